@@ -1,0 +1,93 @@
+"""Accounts of the upstream, and what happened to them."""
+
+from typing import ClassVar
+
+from django.db import models
+from django.db.models import Q
+
+from accounts.querysets import AccountQuerySet
+from accounts.status import AccountKind, AccountStatus
+from claudeproxy.crypto import EncryptedField
+
+
+class Account(models.Model):
+    """One credential at the upstream.
+
+    `status` alone says whether the account may serve; it is moved by `lifecycle`, never
+    by assignment.
+    """
+
+    name = models.CharField(max_length=100, unique=True)
+    kind = models.CharField(max_length=10, choices=AccountKind.choices)
+    status = models.CharField(
+        max_length=12, choices=AccountStatus.choices, default=AccountStatus.ACTIVE
+    )
+    status_reason = models.CharField(max_length=300, default="added")
+    status_changed_at = models.DateTimeField()
+    rate_limited_until = models.DateTimeField(null=True, blank=True)
+    recovered_at = models.DateTimeField(
+        null=True, blank=True, help_text="When its last rate limit ended."
+    )
+
+    api_key = EncryptedField(null=True, blank=True)
+    access_token = EncryptedField(null=True, blank=True)
+    refresh_token = EncryptedField(null=True, blank=True)
+    expires_at = models.DateTimeField(
+        null=True, blank=True, help_text="When the access token ends."
+    )
+
+    created_at = models.DateTimeField(auto_now_add=True)
+    updated_at = models.DateTimeField(auto_now=True)
+
+    objects: ClassVar[AccountQuerySet] = AccountQuerySet.as_manager()  # type: ignore[assignment]
+
+    class Meta:
+        ordering: ClassVar = ["name"]
+        constraints: ClassVar = [
+            models.CheckConstraint(
+                name="account_status_is_known",
+                condition=Q(status__in=AccountStatus.values),
+            ),
+            models.CheckConstraint(
+                name="account_kind_is_known",
+                condition=Q(kind__in=AccountKind.values),
+            ),
+            models.CheckConstraint(
+                name="account_deadline_means_rate_limited",
+                condition=Q(
+                    status=AccountStatus.RATE_LIMITED, rate_limited_until__isnull=False
+                )
+                | (
+                    ~Q(status=AccountStatus.RATE_LIMITED)
+                    & Q(rate_limited_until__isnull=True)
+                ),
+            ),
+            models.CheckConstraint(
+                name="account_credential_fits_kind",
+                condition=Q(kind=AccountKind.API_KEY, api_key__isnull=False)
+                | Q(kind=AccountKind.OAUTH, access_token__isnull=False),
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class AccountEvent(models.Model):
+    """One change of an account's status: who or what moved it, from, to, and why."""
+
+    account = models.ForeignKey(
+        Account, null=True, on_delete=models.SET_NULL, related_name="events"
+    )
+    account_name = models.CharField(max_length=100)
+    at = models.DateTimeField(db_index=True)
+    actor = models.CharField(max_length=150)
+    from_status = models.CharField(max_length=12, blank=True)
+    to_status = models.CharField(max_length=12, choices=AccountStatus.choices)
+    reason = models.CharField(max_length=300)
+
+    class Meta:
+        ordering: ClassVar = ["-at", "-pk"]
+
+    def __str__(self) -> str:
+        return f"{self.account_name}: {self.from_status or 'new'} → {self.to_status}"

@@ -1,0 +1,43 @@
+"""The pool as a worker keeps it in memory: frozen facts, no ORM objects."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from accounts.models import Account
+from accounts.status import AccountKind, AccountStatus
+from claudeproxy.crypto import Secret
+
+
+@dataclass(frozen=True, slots=True)
+class PooledAccount:
+    """What choosing and using an account takes."""
+
+    id: int
+    name: str
+    kind: AccountKind
+    status: AccountStatus
+    rate_limited_until: datetime | None
+    recovered_at: datetime | None
+    expires_at: datetime | None
+    credential: Secret
+
+
+def load() -> tuple[PooledAccount, ...]:
+    """Read all accounts, in the order of their ids."""
+    return tuple(
+        PooledAccount(
+            id=account.pk,
+            name=account.name,
+            kind=AccountKind(account.kind),
+            status=AccountStatus(account.status),
+            rate_limited_until=account.rate_limited_until,
+            recovered_at=account.recovered_at,
+            expires_at=account.expires_at,
+            credential=(
+                account.api_key
+                if account.kind == AccountKind.API_KEY
+                else account.access_token
+            ),
+        )
+        for account in Account.objects.order_by("pk")
+    )

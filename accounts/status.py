@@ -1,0 +1,27 @@
+"""The four statuses of an account and the moves between them."""
+
+from django.db.models import TextChoices
+
+
+class AccountStatus(TextChoices):
+    ACTIVE = "active", "active"  # serves requests
+    INACTIVE = "inactive", "inactive"  # switched off: by an admin, or idle too long
+    RATE_LIMITED = "rate_limited", "rate limited"  # back when its deadline has passed
+    INVALID = "invalid", "invalid"  # its credential was refused; a person must act
+
+
+class AccountKind(TextChoices):
+    OAUTH = "oauth", "OAuth"  # access token that is refreshed
+    API_KEY = "api_key", "API key"
+
+
+ALLOWED_MOVES: dict[AccountStatus, frozenset[AccountStatus]] = {
+    AccountStatus.ACTIVE: frozenset(
+        {AccountStatus.INACTIVE, AccountStatus.RATE_LIMITED, AccountStatus.INVALID}
+    ),
+    AccountStatus.INACTIVE: frozenset({AccountStatus.ACTIVE}),
+    AccountStatus.RATE_LIMITED: frozenset(
+        {AccountStatus.ACTIVE, AccountStatus.INACTIVE, AccountStatus.INVALID}
+    ),
+    AccountStatus.INVALID: frozenset({AccountStatus.ACTIVE, AccountStatus.INACTIVE}),
+}

@@ -1,0 +1,16 @@
+"""The project's own Django apps: its checks, and the admin site it replaces."""
+
+from django.apps import AppConfig
+from django.contrib.admin.apps import AdminConfig as DjangoAdminConfig
+
+
+class ClaudeProxyConfig(AppConfig):
+    name = "claudeproxy"
+    verbose_name = "Claude Proxy"
+
+    def ready(self) -> None:
+        from claudeproxy import checks  # noqa: F401, PLC0415  # registers the checks
+
+
+class AdminConfig(DjangoAdminConfig):
+    default_site = "claudeproxy.admin.GatewayAdminSite"

@@ -1,0 +1,32 @@
+"""The one door from async code to the ORM.
+
+Async code owns no transaction and no connection: it hands a whole unit of work to
+`run`, which does it in a thread of a small pool and gives the connection back when the
+unit ends. Django's own `sync_to_async` would tie a connection to the request for as
+long as its answer streams.
+"""
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from django.db import close_old_connections, connections
+
+T = TypeVar("T")
+
+# Two threads: a slow write does not hold up the reload of the pool.
+_threads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="orm")
+
+
+async def run(work: Callable[[], T]) -> T:
+    """Do *work* in a thread that may use the ORM; return what it returns."""
+    return await asyncio.get_running_loop().run_in_executor(_threads, _unit, work)
+
+
+def _unit(work: Callable[[], T]) -> T:
+    close_old_connections()
+    try:
+        return work()
+    finally:
+        connections.close_all()

@@ -1,0 +1,118 @@
+"""The process environment, read variable by variable with its mistakes kept.
+
+A wrong value does not stop the reading: it is noted, the default stands in, and the
+system check `claudeproxy.E001` reports every mistake at once. `NAME_FILE` may name a
+file that holds the value. Only `settings.py` reads the environment, through this.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, TypeVar
+
+import environ
+
+from claudeproxy import durations
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A variable that cannot be used as it is set."""
+
+    variable: str
+    message: str
+
+
+@dataclass
+class Environment:
+    """Typed reads; `names` is every variable asked for, `problems` what was wrong."""
+
+    env: environ.FileAwareEnv = field(default_factory=environ.FileAwareEnv)
+    names: set[str] = field(default_factory=set)
+    problems: list[Problem] = field(default_factory=list)
+
+    def load_file(self, path: Path) -> None:
+        """Take variables from an `.env` file; those already set win."""
+        if path.is_file():
+            self.env.read_env(path)
+
+    def read(self, name: str, parse: Callable[[str], T], default: T) -> T:
+        """Return variable *name* parsed, or *default* if it is unset, empty or wrong."""
+        self.names.add(name)
+        raw: str = self.env.str(name, default="").strip()
+        if not raw:
+            return default
+        try:
+            return parse(raw)
+        except ValueError as error:
+            self.problems.append(Problem(name, str(error)))
+            return default
+
+    def text(self, name: str, default: str = "") -> str:
+        return self.read(name, str, default)
+
+    def items(self, name: str, default: list[str]) -> list[str]:
+        return self.read(
+            name, lambda raw: [item.strip() for item in raw.split(",") if item.strip()], default
+        )
+
+    def flag(self, name: str, *, default: bool) -> bool:
+        return self.read(name, _parse_flag, default)
+
+    def number(self, name: str, default: int, *, low: int, high: int) -> int:
+        return self.read(name, lambda raw: _parse_number(raw, low, high), default)
+
+    def duration(self, name: str, default: str, *, low: str = "1ms") -> timedelta:
+        return self.read(
+            name, lambda raw: _parse_duration(raw, low), durations.parse(default)
+        )
+
+    def choice(self, name: str, default: str, choices: tuple[str, ...]) -> str:
+        return self.read(name, lambda raw: _parse_choice(raw, choices), default)
+
+    def database(self, name: str, default: str) -> dict[str, Any]:
+        return self.read(name, _parse_database, _parse_database(default))
+
+
+def _parse_flag(raw: str) -> bool:
+    if raw.lower() in {"on", "true", "yes", "1"}:
+        return True
+    if raw.lower() in {"off", "false", "no", "0"}:
+        return False
+    raise ValueError(f"{raw!r} is neither on nor off")
+
+
+def _parse_number(raw: str, low: int, high: int) -> int:
+    try:
+        number = int(raw)
+    except ValueError:
+        raise ValueError(f"{raw!r} is not a whole number") from None
+    if not low <= number <= high:
+        raise ValueError(f"{number} is out of range; use {low} to {high}")
+    return number
+
+
+def _parse_duration(raw: str, low: str) -> timedelta:
+    span = durations.parse(raw)
+    if span < durations.parse(low):
+        raise ValueError(f"{raw!r} is too short; use {low} or more")
+    return span
+
+
+def _parse_choice(raw: str, choices: tuple[str, ...]) -> str:
+    if raw not in choices:
+        raise ValueError(f"{raw!r} is not known; use one of {', '.join(choices)}")
+    return raw
+
+
+def _parse_database(raw: str) -> dict[str, Any]:
+    scheme = raw.partition("://")[0]
+    if scheme not in {"sqlite", "postgres", "postgresql"}:
+        # The value is not repeated here: it may hold a password.
+        raise ValueError(
+            "use sqlite:////path/to/file or postgres://user:password@host:5432/name"
+        )
+    return dict(environ.Env.db_url_config(raw))

@@ -1,0 +1,199 @@
+"""Django's settings, and the only place that reads the environment.
+
+Every variable is described in `.env.example`. A wrong value is collected in
+`ENVIRONMENT_PROBLEMS` and reported by `manage.py check`; see `environment.py`.
+"""
+
+import os
+import secrets
+import sys
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from claudeproxy import logs, secretfiles
+from claudeproxy.environment import Environment
+
+# --- environment and paths ------------------------------------------------------------
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+
+environment = Environment()
+environment.load_file(BASE_DIR / ".env")
+ENVIRONMENT_NAMES = environment.names
+ENVIRONMENT_PROBLEMS = environment.problems
+
+DEBUG = environment.flag("DEBUG", default=False)
+DATA_DIR = environment.read("DATA_DIR", lambda raw: Path(raw).resolve(), BASE_DIR / "var")
+# Whatever this process writes (database, journals, secrets) is its owner's alone.
+os.umask(0o077)
+secretfiles.ensure_directory(DATA_DIR)
+
+# --- apps and middleware --------------------------------------------------------------
+
+INSTALLED_APPS = [
+    "claudeproxy.apps.ClaudeProxyConfig",
+    "accounts.apps.AccountsConfig",
+    "clients.apps.ClientsConfig",
+    "proxy.apps.ProxyConfig",
+    "claudeproxy.apps.AdminConfig",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "whitenoise.runserver_nostatic",
+    "django.contrib.staticfiles",
+    "csp",
+    "django_q",
+]
+
+# For the admin and everything else that a browser opens.
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "csp.middleware.CSPMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+
+# For `/v1`, `/health` and the probes: async only, outermost first.
+GATEWAY_MIDDLEWARE = ["proxy.middleware.error_envelope"]
+
+ROOT_URLCONF = "claudeproxy.urls"
+GATEWAY_URLCONF = "proxy.urls"
+ASGI_APPLICATION = "claudeproxy.asgi.application"
+
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "templates"],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ],
+        },
+    }
+]
+
+LANGUAGE_CODE = "en"
+USE_I18N = False
+USE_TZ = True
+TIME_ZONE = "UTC"
+
+STATIC_URL = "static/"
+STATICFILES_DIRS = [BASE_DIR / "static"]
+# Files are served from where the apps keep them: nothing to collect, nothing stale.
+WHITENOISE_USE_FINDERS = True
+WHITENOISE_AUTOREFRESH = DEBUG
+
+# --- data -----------------------------------------------------------------------------
+
+SQLITE_OPTIONS: dict[str, Any] = {
+    # A transaction takes the write lock when it begins: one that began with a read
+    # and then writes would fail at once under SQLite's default, whatever the timeout.
+    "transaction_mode": "IMMEDIATE",
+    "timeout": 20,
+    "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
+}
+POSTGRES_OPTIONS: dict[str, Any] = {"pool": {"min_size": 1, "max_size": 8, "timeout": 10}}
+
+_database = environment.database(
+    "DATABASE_URL", f"sqlite:///{DATA_DIR / 'claudeproxy.sqlite3'}"
+)
+_is_sqlite = _database["ENGINE"].endswith("sqlite3")
+_database["OPTIONS"] = {
+    **(SQLITE_OPTIONS if _is_sqlite else POSTGRES_OPTIONS),
+    **_database.get("OPTIONS", {}),
+}
+DATABASES = {"default": _database}
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+# --- security -------------------------------------------------------------------------
+
+SECRET_KEY = environment.text("SECRET_KEY") or secretfiles.read_or_create(
+    DATA_DIR / "secret_key", lambda: secrets.token_urlsafe(50)
+)
+ENCRYPTION_KEYS = environment.items("ENCRYPTION_KEYS", []) or [
+    secretfiles.read_or_create(DATA_DIR / "encryption_key", secretfiles.new_fernet_key)
+]
+ALLOWED_HOSTS = environment.items("ALLOWED_HOSTS", ["localhost", "127.0.0.1", "[::1]"])
+
+# On when people reach the admin through TLS that a proxy in front takes care of.
+HTTPS = environment.flag("HTTPS", default=False)
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = HTTPS
+if HTTPS:
+    SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
+SESSION_COOKIE_HTTPONLY = CSRF_COOKIE_HTTPONLY = True
+SECURE_REFERRER_POLICY = "same-origin"
+X_FRAME_OPTIONS = "DENY"
+CONTENT_SECURITY_POLICY = {
+    "DIRECTIVES": {
+        "default-src": ["'self'"],
+        "img-src": ["'self'", "data:"],  # the admin's own style sheets carry icons so
+        "object-src": ["'none'"],
+        "base-uri": ["'none'"],
+        "form-action": ["'self'"],
+        "frame-ancestors": ["'none'"],
+    }
+}
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": f"django.contrib.auth.password_validation.{name}"}
+    for name in (
+        "UserAttributeSimilarityValidator",
+        "MinimumLengthValidator",
+        "CommonPasswordValidator",
+        "NumericPasswordValidator",
+    )
+]
+LOGIN_URL = "admin:login"
+
+# --- django-q2 ------------------------------------------------------------------------
+
+Q_CLUSTER = {
+    "name": "claudeproxy",
+    "orm": "default",
+    "workers": 1,
+    "recycle": 500,
+    # `retry` must exceed `timeout`, or a job that runs long is started a second time.
+    "timeout": 60,
+    "retry": 90,
+    "max_attempts": 3,
+    "ack_failures": False,
+    "catch_up": False,
+    "poll": 1,
+    "guard_cycle": 1,
+    "save_limit": 100,
+    "save_limit_per": "func",
+    "label": "Jobs",
+}
+
+# --- logging --------------------------------------------------------------------------
+
+LOG_LEVEL = environment.choice("LOG_LEVEL", "info", ("debug", "info", "warning", "error"))
+LOG_FORMAT = environment.choice("LOG_FORMAT", "auto", ("auto", "json", "console"))
+LOGGING_CONFIG = None
+logs.configure(
+    level=LOG_LEVEL,
+    as_json=LOG_FORMAT == "json" or (LOG_FORMAT == "auto" and not sys.stderr.isatty()),
+)
+
+# --- the gateway ----------------------------------------------------------------------
+
+HOST = environment.text("HOST", "127.0.0.1")
+PORT = environment.number("PORT", 4000, low=0, high=65_535)
+WEB_WORKERS = environment.number("WEB_WORKERS", 1, low=1, high=64)
+UPSTREAM_BASE_URL = environment.text(
+    "UPSTREAM_BASE_URL", "https://api.anthropic.com"
+).rstrip("/")
+REQUEST_TIMEOUT: timedelta = environment.duration("REQUEST_TIMEOUT", "5m")
+ROUTING_STRATEGY = environment.choice(
+    "ROUTING_STRATEGY", "affinity", ("affinity", "round_robin")
+)
+DRAIN_TIMEOUT: timedelta = environment.duration("DRAIN_TIMEOUT", "30s", low="0s")

@@ -1,0 +1,64 @@
+"""Issue and end client keys."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from django.db import IntegrityError, transaction
+
+from clients import keys
+from clients.errors import ClientKeyError
+from clients.models import ClientKey, ClientKeyRole
+from claudeproxy.crypto import Secret
+
+_NAME_LENGTH = 100
+
+
+@dataclass(frozen=True)
+class IssuedKey:
+    """A new key: its row, and the text that is shown this once."""
+
+    row: ClientKey
+    key: Secret
+
+
+def issue(
+    name: str, role: ClientKeyRole, *, expires_at: datetime | None = None
+) -> IssuedKey:
+    """Make a key; ClientKeyError if the name is no good or taken."""
+    name = clean_name(name)
+    text = keys.generate()
+    try:
+        with transaction.atomic():
+            row = ClientKey.objects.create(
+                name=name, role=role, digest=keys.digest(text), expires_at=expires_at
+            )
+    except IntegrityError:
+        raise ClientKeyError(
+            f"name: a client key called {name!r} exists already; choose another name."
+        ) from None
+    return IssuedKey(row, Secret(text))
+
+
+def clean_name(name: str) -> str:
+    """Return *name* trimmed; ClientKeyError if it cannot name a key."""
+    name = name.strip()
+    if not name:
+        raise ClientKeyError("name: say whose key it is.")
+    if len(name) > _NAME_LENGTH or not name.isprintable():
+        raise ClientKeyError(
+            f"name: use at most {_NAME_LENGTH} printable characters on one line."
+        )
+    return name
+
+
+def revoke(row: ClientKey, *, now: datetime) -> bool:
+    """End the key for good; False if it was revoked before."""
+    rows = ClientKey.objects.filter(pk=row.pk, revoked_at__isnull=True)
+    return rows.update(revoked_at=now) == 1
+
+
+def expire(row: ClientKey, *, now: datetime) -> bool:
+    """Let the key end now; False if it had ended before."""
+    if not row.is_valid(now):
+        return False
+    return ClientKey.objects.filter(pk=row.pk).update(expires_at=now) == 1

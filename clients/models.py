@@ -1,0 +1,44 @@
+"""Who may call the gateway."""
+
+from datetime import datetime
+from typing import ClassVar
+
+from django.db import models
+from django.db.models import Q
+
+
+class ClientKeyRole(models.TextChoices):
+    USER = "user", "user"  # may call Claude
+    ADMIN = "admin", "admin"  # may also use the admin REST API
+
+
+class ClientKey(models.Model):
+    """A key that the gateway issued; only its digest is kept."""
+
+    name = models.CharField(max_length=100, unique=True)
+    role = models.CharField(
+        max_length=5, choices=ClientKeyRole.choices, default=ClientKeyRole.USER
+    )
+    digest = models.BinaryField(max_length=32, unique=True, editable=False)
+    expires_at = models.DateTimeField(
+        null=True, blank=True, help_text="The key ends then; empty: never."
+    )
+    revoked_at = models.DateTimeField(null=True, blank=True, editable=False)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering: ClassVar = ["name"]
+        constraints: ClassVar = [
+            models.CheckConstraint(
+                name="client_key_role_is_known",
+                condition=Q(role__in=ClientKeyRole.values),
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+    def is_valid(self, now: datetime) -> bool:
+        return self.revoked_at is None and (
+            self.expires_at is None or now < self.expires_at
+        )
