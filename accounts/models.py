@@ -7,7 +7,7 @@ from django.db.models import Q
 
 from accounts.querysets import AccountQuerySet
 from accounts.status import AccountKind, AccountStatus
-from claudeproxy.crypto import EncryptedField
+from claudeproxy.crypto import EncryptedField, Secret
 
 
 class Account(models.Model):
@@ -72,6 +72,14 @@ class Account(models.Model):
     def __str__(self) -> str:
         return self.name
 
+    @property
+    def credential(self) -> Secret:
+        """What the account shows the upstream: its API key, or its access token."""
+        held = self.api_key if self.kind == AccountKind.API_KEY else self.access_token
+        if held is None:
+            raise ValueError("the constraint on kinds and credentials was broken")
+        return held
+
 
 class AccountEvent(models.Model):
     """One change of an account's status: who or what moved it, from, to, and why."""
@@ -91,3 +99,7 @@ class AccountEvent(models.Model):
 
     def __str__(self) -> str:
         return f"{self.account_name}: {self.from_status or 'new'} → {self.to_status}"
+
+    @property
+    def from_label(self) -> str:
+        return AccountStatus(self.from_status).label if self.from_status else "new"

@@ -33,11 +33,7 @@ def load() -> tuple[PooledAccount, ...]:
             rate_limited_until=account.rate_limited_until,
             recovered_at=account.recovered_at,
             expires_at=account.expires_at,
-            credential=(
-                account.api_key
-                if account.kind == AccountKind.API_KEY
-                else account.access_token
-            ),
+            credential=account.credential,
         )
         for account in Account.objects.order_by("pk")
     )

@@ -42,10 +42,7 @@ def auth_headers(kind: AccountKind, credential: Secret) -> dict[str, str]:
 
 def check(account: Account) -> Finding:
     """Check a stored account."""
-    kind = AccountKind(account.kind)
-    return check_credential(
-        kind, account.api_key if kind == AccountKind.API_KEY else account.access_token
-    )
+    return check_credential(AccountKind(account.kind), account.credential)
 
 
 def check_credential(
@@ -81,7 +78,9 @@ def _read(reply: httpx.Response) -> Finding:
         if isinstance(models, list):
             return Finding(True, False, f"works, {len(models)} models")
         return Finding(
-            False, False, "the upstream's answer is no model list; check UPSTREAM_BASE_URL"
+            False,
+            False,
+            "the upstream's answer is no model list; check UPSTREAM_BASE_URL",
         )
     error = _field(reply, "error")
     said = error.get("message", "") if isinstance(error, dict) else ""

@@ -5,16 +5,39 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from django.db import models
+from django.db.models import Case, Q, Value, When
 
 from accounts.status import AccountStatus
 
 if TYPE_CHECKING:
-    from accounts.models import Account
+    from datetime import datetime
+
+    from accounts.models import Account  # noqa: F401  # the base class names it
 
 
 class AccountQuerySet(models.QuerySet["Account"]):
     def active(self) -> AccountQuerySet:
         return self.filter(status=AccountStatus.ACTIVE)
+
+    def usable(self, now: datetime) -> AccountQuerySet:
+        """Accounts that may serve: a limit that has run out counts no more."""
+        return self.filter(
+            Q(status=AccountStatus.ACTIVE)
+            | Q(status=AccountStatus.RATE_LIMITED, rate_limited_until__lte=now)
+        )
+
+    def most_urgent_first(self) -> AccountQuerySet:
+        """In the order in which a person should look at them."""
+        order = (
+            AccountStatus.INVALID,
+            AccountStatus.RATE_LIMITED,
+            AccountStatus.INACTIVE,
+            AccountStatus.ACTIVE,
+        )
+        ranks = [
+            When(status=status, then=Value(rank)) for rank, status in enumerate(order)
+        ]
+        return self.order_by(Case(*ranks), "name")
 
     def count_by_status(self) -> dict[AccountStatus, int]:
         """How many accounts are in each of the four statuses, zeros included."""

@@ -1,9 +1,66 @@
-"""The admin site: Django's own, under the gateway's name."""
+"""The admin site: Django's own, with the gateway's overview as its first page."""
 
-from django.contrib.admin import AdminSite
+from collections.abc import Iterable
+from typing import Any
+
+from django.contrib.admin import AdminSite, ModelAdmin
+from django.db.models import Model
+from django.http import HttpRequest
+from django.template.response import TemplateResponse
+from django.utils import timezone
+
+from claudeproxy import dashboard
+from claudeproxy.jobs_admin import JOB_PAGES
+
+# In the order in which people need them; an app that is not named comes in between.
+_FIRST_APPS = ("accounts", "clients")
+_LAST_APPS = ("django_q", "auth")
 
 
 class GatewayAdminSite(AdminSite):
     site_header = "Claude Proxy"
     site_title = "Claude Proxy"
+    site_url = None  # there is no other site to view
     index_title = "Overview"
+    index_template = "claudeproxy/overview.html"
+    empty_value_display = "none"
+
+    def register(
+        self,
+        model_or_iterable: type[Model] | Iterable[type[Model]],
+        admin_class: type[ModelAdmin[Any]] | None = None,
+        **options: Any,
+    ) -> None:
+        """Register pages as Django does, but those of the jobs as we want them.
+
+        django-q2 registers pages on which everything can be edited; its models get ours,
+        whichever of the two is imported first.
+        """
+        if isinstance(model_or_iterable, type):
+            model_or_iterable = [model_or_iterable]
+        for model in model_or_iterable:
+            super().register(model, JOB_PAGES.get(model, admin_class), **options)
+
+    def get_app_list(
+        self, request: HttpRequest, app_label: str | None = None
+    ) -> list[dict[str, Any]]:
+        apps = self._build_app_dict(request, app_label)
+        return sorted(apps.values(), key=lambda app: _rank(app["app_label"]))
+
+    def index(
+        self, request: HttpRequest, extra_context: dict[str, Any] | None = None
+    ) -> TemplateResponse:
+        overview = dashboard.load(
+            request.user,
+            base_url=request.build_absolute_uri("/").rstrip("/"),
+            now=timezone.now(),
+        )
+        return super().index(request, {**(extra_context or {}), "overview": overview})
+
+
+def _rank(app_label: str) -> int:
+    if app_label in _FIRST_APPS:
+        return _FIRST_APPS.index(app_label) - len(_FIRST_APPS)
+    if app_label in _LAST_APPS:
+        return _LAST_APPS.index(app_label) + 1
+    return 0

@@ -12,34 +12,34 @@ class Conf:
 
     @property
     def data_dir(self) -> Path:
-        return cast(Path, settings.DATA_DIR)
+        return settings.DATA_DIR
 
     @property
     def host(self) -> str:
-        return cast(str, settings.HOST)
+        return settings.HOST
 
     @property
     def port(self) -> int:
-        return cast(int, settings.PORT)
+        return settings.PORT
 
     @property
     def web_workers(self) -> int:
-        return cast(int, settings.WEB_WORKERS)
+        return settings.WEB_WORKERS
 
     @property
     def encryption_keys(self) -> list[str]:
         """Fernet keys; the first encrypts, all decrypt."""
-        return cast(list[str], settings.ENCRYPTION_KEYS)
+        return settings.ENCRYPTION_KEYS
 
     @property
     def upstream_base_url(self) -> str:
         """Scheme, host and optional path, without a slash at the end."""
-        return cast(str, settings.UPSTREAM_BASE_URL)
+        return settings.UPSTREAM_BASE_URL
 
     @property
     def request_timeout(self) -> timedelta:
         """How long the upstream may stay silent before the request is given up."""
-        return cast(timedelta, settings.REQUEST_TIMEOUT)
+        return settings.REQUEST_TIMEOUT
 
     @property
     def routing_strategy(self) -> Literal["affinity", "round_robin"]:
@@ -48,7 +48,7 @@ class Conf:
     @property
     def drain_timeout(self) -> timedelta:
         """How long open answers may go on after the worker was told to stop."""
-        return cast(timedelta, settings.DRAIN_TIMEOUT)
+        return settings.DRAIN_TIMEOUT
 
 
 conf = Conf()

@@ -7,7 +7,7 @@ yields is a `Secret`, which shows itself to nobody until `reveal()` is called.
 
 import secrets as stdlib_secrets
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 from django.db import models
@@ -26,11 +26,10 @@ class Secret:
     __slots__ = ("_value",)
 
     def __init__(self, value: str) -> None:
-        self._value: str | None = value
+        self._value = value
 
     def reveal(self) -> str:
         """Return the text, for the one call that needs it."""
-        assert self._value is not None
         return self._value
 
     def __str__(self) -> str:
@@ -57,16 +56,18 @@ class SealedSecret(Secret):
     only what needs that row.
     """
 
-    __slots__ = ("_cipher", "sealed")
+    __slots__ = ("_cipher", "_is_open", "sealed")
 
     def __init__(self, sealed: str, cipher: "Cipher") -> None:
+        super().__init__("")
         self.sealed = sealed
         self._cipher = cipher
-        self._value = None
+        self._is_open = False
 
     def reveal(self) -> str:
-        if self._value is None:
+        if not self._is_open:
             self._value = self._cipher.decrypt(self.sealed)
+            self._is_open = True
         return self._value
 
 
@@ -89,13 +90,7 @@ class Cipher:
             ) from None
 
 
-if TYPE_CHECKING:
-    _TextField = models.TextField[Secret | None, Secret | None]
-else:
-    _TextField = models.TextField
-
-
-class EncryptedField(_TextField):
+class EncryptedField(models.TextField[Secret | None, Secret | None]):
     """A text column whose value is a `Secret` in Python and a Fernet token at rest."""
 
     @cached_property

@@ -1,4 +1,4 @@
-"""Read and write lengths of time as operators do: `500ms`, `30s`, `5m`, `168h`, `7d`."""
+"""Lengths of time as operators write them: `500ms`, `30s`, `5m`, `168h`, `7d`."""
 
 import re
 from datetime import timedelta

@@ -40,7 +40,7 @@ class Environment:
             self.env.read_env(path)
 
     def read(self, name: str, parse: Callable[[str], T], default: T) -> T:
-        """Return variable *name* parsed, or *default* if it is unset, empty or wrong."""
+        """Return the variable parsed, or *default* if it is unset, empty or wrong."""
         self.names.add(name)
         raw: str = self.env.str(name, default="").strip()
         if not raw:
@@ -56,7 +56,9 @@ class Environment:
 
     def items(self, name: str, default: list[str]) -> list[str]:
         return self.read(
-            name, lambda raw: [item.strip() for item in raw.split(",") if item.strip()], default
+            name,
+            lambda raw: [item.strip() for item in raw.split(",") if item.strip()],
+            default,
         )
 
     def flag(self, name: str, *, default: bool) -> bool:

@@ -11,19 +11,21 @@ never holds a secret. The apps define the leaves they raise; this module defines
 root and says what an error is as HTTP.
 """
 
+from collections.abc import Mapping
 from datetime import timedelta
 from http import HTTPStatus
-from typing import ClassVar
+from types import MappingProxyType
 
 
 class ClaudeProxyError(Exception):
     """Something went wrong that the gateway can put into words."""
 
-    http_status: ClassVar[int] = HTTPStatus.INTERNAL_SERVER_ERROR
-    error_type: ClassVar[str] = "api_error"
+    http_status: int = HTTPStatus.INTERNAL_SERVER_ERROR
+    error_type: str = "api_error"
     retry_after: timedelta | None = None
     # True or False becomes `x-should-retry`, which both SDKs obey before the status.
     should_retry: bool | None = None
+    headers: Mapping[str, str] = MappingProxyType({})
 
 
 class RequestRefusedError(ClaudeProxyError):
@@ -36,8 +38,10 @@ class RequestRefusedError(ClaudeProxyError):
         http_status: int,
         error_type: str,
         should_retry: bool | None = None,
+        headers: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         super().__init__(message)
-        self.http_status = http_status  # type: ignore[misc]  # set once, here
-        self.error_type = error_type  # type: ignore[misc]  # set once, here
+        self.http_status = http_status
+        self.error_type = error_type
         self.should_retry = should_retry
+        self.headers = headers

@@ -1,6 +1,7 @@
 """Secrets the gateway makes for itself, each in a file only its owner can read."""
 
 import base64
+import contextlib
 import os
 import secrets
 from collections.abc import Callable
@@ -27,10 +28,9 @@ def read_or_create(path: Path, make: Callable[[], str]) -> str:
                 file.write(make() + "\n")
                 file.flush()
                 os.fsync(file.fileno())
-            try:
+            # Another process may have been first; then its secret is the one.
+            with contextlib.suppress(FileExistsError):
                 os.link(draft, path)
-            except FileExistsError:
-                pass  # another process was first; its secret is the one
         finally:
             draft.unlink()
     return path.read_text().strip()

@@ -11,8 +11,13 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import django_stubs_ext
+
 from claudeproxy import logs, secretfiles
 from claudeproxy.environment import Environment
+
+# Lets `ModelAdmin[Account]` be written where the code runs, not only for mypy.
+django_stubs_ext.monkeypatch()
 
 # --- environment and paths ------------------------------------------------------------
 
@@ -24,7 +29,9 @@ ENVIRONMENT_NAMES = environment.names
 ENVIRONMENT_PROBLEMS = environment.problems
 
 DEBUG = environment.flag("DEBUG", default=False)
-DATA_DIR = environment.read("DATA_DIR", lambda raw: Path(raw).resolve(), BASE_DIR / "var")
+DATA_DIR = environment.read(
+    "DATA_DIR", lambda raw: Path(raw).resolve(), BASE_DIR / "var"
+)
 # Whatever this process writes (database, journals, secrets) is its owner's alone.
 os.umask(0o077)
 secretfiles.ensure_directory(DATA_DIR)
@@ -102,7 +109,9 @@ SQLITE_OPTIONS: dict[str, Any] = {
     "timeout": 20,
     "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
 }
-POSTGRES_OPTIONS: dict[str, Any] = {"pool": {"min_size": 1, "max_size": 8, "timeout": 10}}
+POSTGRES_OPTIONS: dict[str, Any] = {
+    "pool": {"min_size": 1, "max_size": 8, "timeout": 10}
+}
 
 _database = environment.database(
     "DATABASE_URL", f"sqlite:///{DATA_DIR / 'claudeproxy.sqlite3'}"
@@ -176,7 +185,9 @@ Q_CLUSTER = {
 
 # --- logging --------------------------------------------------------------------------
 
-LOG_LEVEL = environment.choice("LOG_LEVEL", "info", ("debug", "info", "warning", "error"))
+LOG_LEVEL = environment.choice(
+    "LOG_LEVEL", "info", ("debug", "info", "warning", "error")
+)
 LOG_FORMAT = environment.choice("LOG_FORMAT", "auto", ("auto", "json", "console"))
 LOGGING_CONFIG = None
 logs.configure(

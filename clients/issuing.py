@@ -5,10 +5,10 @@ from datetime import datetime
 
 from django.db import IntegrityError, transaction
 
+from claudeproxy.crypto import Secret
 from clients import keys
 from clients.errors import ClientKeyError
 from clients.models import ClientKey, ClientKeyRole
-from claudeproxy.crypto import Secret
 
 _NAME_LENGTH = 100
 

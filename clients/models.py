@@ -6,6 +6,8 @@ from typing import ClassVar
 from django.db import models
 from django.db.models import Q
 
+from clients.querysets import ClientKeyQuerySet
+
 
 class ClientKeyRole(models.TextChoices):
     USER = "user", "user"  # may call Claude
@@ -25,6 +27,8 @@ class ClientKey(models.Model):
     )
     revoked_at = models.DateTimeField(null=True, blank=True, editable=False)
     created_at = models.DateTimeField(auto_now_add=True)
+
+    objects: ClassVar[ClientKeyQuerySet] = ClientKeyQuerySet.as_manager()  # type: ignore[assignment]
 
     class Meta:
         ordering: ClassVar = ["name"]

@@ -1,0 +1,140 @@
+"""Child processes that cannot outlive the process that started them.
+
+A child is forked, leads a session and a process group of its own, and is killed by the
+kernel when its parent ends, however that ends. What the children do, and when they are
+started again, is for the callers. The kernel's part is Linux only: elsewhere a parent
+that is killed leaves its children behind.
+"""
+
+import contextlib
+import ctypes
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from typing import NoReturn
+
+import structlog
+from django.db import connections
+
+_log = structlog.get_logger(__name__)
+
+# What the processes of the gateway handle or wait for.
+SIGNALS = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGCHLD})
+
+_PR_SET_PDEATHSIG = 1
+_PR_SET_NAME = 15
+_libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+
+
+def fork(name: str, run: Callable[[], int]) -> int:
+    """Start *run* in a child process and return the child's pid.
+
+    The process that calls this has no second thread and no open database connection:
+    neither survives a fork. *run* returns the child's exit code.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()  # or parent and child would both write what is buffered
+    parent = os.getpid()
+    # No signal may reach the child while it still has the handlers of its parent.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        pid = os.fork()
+        if pid == 0:
+            _become_child(name, run, parent, before)
+        return pid
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _become_child(
+    name: str, run: Callable[[], int], parent: int, mask: set[signal.Signals | int]
+) -> NoReturn:
+    code = 1
+    try:
+        os.setsid()
+        die_with(parent)
+        set_name(name)
+        signal.set_wakeup_fd(-1)
+        for number in SIGNALS:
+            signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        code = run()
+    except SystemExit as stop:
+        code = stop.code if isinstance(stop.code, int) else 1
+    except BaseException:  # the outer edge of the process
+        _log.exception("process_failed", process=name)
+    finally:
+        # Returning would carry on with the parent's work in the child.
+        with contextlib.suppress(OSError, ValueError):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(code)
+
+
+def die_with(parent: int) -> None:
+    """Have the kernel kill this process as soon as *parent*, its parent, ends."""
+    if _libc is not None:
+        _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    # It may have ended before the kernel was asked; then nobody would tell.
+    if os.getppid() != parent:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def set_name(name: str) -> None:
+    """Show *name*, of at most 15 bytes, in `top` and `ps -o comm`."""
+    if _libc is not None:
+        _libc.prctl(_PR_SET_NAME, name.encode(), 0, 0, 0)
+
+
+def tie_descendants() -> None:
+    """Tie whatever this process and its descendants fork, each to its own parent.
+
+    For children that a library forks. They also start with no signal blocked.
+    """
+    parent = 0
+
+    def note_parent() -> None:
+        nonlocal parent
+        parent = os.getpid()
+
+    def tie_child() -> None:
+        die_with(parent)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+
+    os.register_at_fork(before=note_parent, after_in_child=tie_child)
+
+
+def kill(pid: int) -> None:
+    """Kill the child *pid*, not yet waited for, and every process of its group."""
+    os.kill(pid, signal.SIGKILL)  # by itself: it may not have come to lead a group yet
+    kill_group(pid)
+
+
+def kill_group(pid: int) -> None:
+    """Kill what is left of the process group that the child *pid* led."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(pid, signal.SIGKILL)
+
+
+@contextlib.contextmanager
+def forkable_database() -> Iterator[None]:
+    """Use the database without connection pools, and leave no connection open.
+
+    A pool is run by threads, and a fork copies none of them: a child would wait for
+    ever on a pool that was opened before it. Pools are allowed again afterwards.
+    """
+    options = {
+        alias: connections[alias].settings_dict["OPTIONS"] for alias in connections
+    }
+    pools = {
+        alias: option.pop("pool")
+        for alias, option in options.items()
+        if "pool" in option
+    }
+    try:
+        yield
+    finally:
+        connections.close_all()
+        for alias, pool in pools.items():
+            options[alias]["pool"] = pool

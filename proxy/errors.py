@@ -1,0 +1,134 @@
+"""What can go wrong on the way of a request, and the envelope callers read it in.
+
+Source of the envelope: Anthropic API reference, "Errors"; the official SDKs turn it
+into their typed exceptions.
+"""
+
+import enum
+from http import HTTPStatus
+from typing import Any
+
+import msgspec
+
+from claudeproxy.errors import ClaudeProxyError, RequestRefusedError
+
+
+class Stage(enum.Enum):
+    """How far a request had come at the upstream when it failed."""
+
+    NOT_SENT = "not sent"  # safe to send again, anywhere
+    PERHAPS_EXECUTED = "perhaps executed"  # sent at least in part, no answer seen
+    ANSWER_BEGUN = "answer begun"  # status and headers had arrived
+
+
+class UpstreamError(ClaudeProxyError):
+    """The upstream could not be asked, or broke off."""
+
+    http_status: int = HTTPStatus.SERVICE_UNAVAILABLE
+    default_message = "Claude could not be reached from this gateway. Try again soon."
+
+    def __init__(self, stage: Stage, cause: str) -> None:
+        super().__init__(self.default_message)
+        self.stage = stage
+        self.cause = cause  # for the log: the kind of failure, never content
+
+
+class UpstreamUnavailableError(UpstreamError):
+    """Refused, reset, unreachable, or closed before an answer."""
+
+
+class UpstreamTimeoutError(UpstreamError):
+    """Silent for longer than REQUEST_TIMEOUT, or too slow to connect."""
+
+    http_status: int = HTTPStatus.REQUEST_TIMEOUT
+    error_type: str = "timeout_error"
+    default_message = "Claude did not answer within this gateway's time limit."
+
+
+class MalformedReplyError(UpstreamError):
+    """An answer that is not HTTP, or one that a gateway must not pass on."""
+
+    default_message = "Claude's answer could not be understood by this gateway."
+
+
+class DrainingError(UpstreamError):
+    """The worker stops, and its time for open answers is over."""
+
+    error_type: str = "overloaded_error"
+    default_message = "This gateway is restarting. Send the request again."
+
+
+class NoAccountAvailableError(ClaudeProxyError):
+    """No account of the pool can serve the request."""
+
+    http_status: int = HTTPStatus.SERVICE_UNAVAILABLE
+
+
+class CallerGoneError(ClaudeProxyError):
+    """The caller left before its request was complete; nobody reads an answer."""
+
+    http_status: int = 499
+
+
+def not_found() -> RequestRefusedError:
+    return RequestRefusedError(
+        "This gateway does not serve this path. It serves POST /v1/messages, "
+        "POST /v1/messages/count_tokens, GET /v1/models and GET /v1/models/{id}.",
+        http_status=HTTPStatus.NOT_FOUND,
+        error_type="not_found_error",
+    )
+
+
+def method_not_allowed(allowed: str) -> RequestRefusedError:
+    return RequestRefusedError(
+        f"This path takes {allowed} only.",
+        http_status=HTTPStatus.METHOD_NOT_ALLOWED,
+        error_type="invalid_request_error",
+        headers={"allow": allowed},
+    )
+
+
+def unauthenticated(message: str) -> RequestRefusedError:
+    # Claude Code would repeat the request with the same key, ten times.
+    return RequestRefusedError(
+        message,
+        http_status=HTTPStatus.UNAUTHORIZED,
+        error_type="authentication_error",
+        should_retry=False,
+    )
+
+
+def body_too_large(limit_bytes: int) -> RequestRefusedError:
+    return RequestRefusedError(
+        f"The request is larger than {limit_bytes // 1024**2} MB, "
+        "which is the most this path takes. Send fewer or smaller contents.",
+        http_status=HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+        error_type="request_too_large",
+    )
+
+
+def body_too_slow() -> RequestRefusedError:
+    return RequestRefusedError(
+        "The request's body did not arrive within this gateway's time limit.",
+        http_status=HTTPStatus.REQUEST_TIMEOUT,
+        error_type="timeout_error",
+    )
+
+
+def names_an_organization(header: str) -> RequestRefusedError:
+    return RequestRefusedError(
+        f"{header}: it names an object of one organization, but this gateway "
+        "serves from accounts of several. Leave the header out.",
+        http_status=HTTPStatus.BAD_REQUEST,
+        error_type="invalid_request_error",
+    )
+
+
+def envelope(error_type: str, message: str, request_id: str) -> bytes:
+    """Encode an error as the API does."""
+    body: dict[str, Any] = {
+        "type": "error",
+        "error": {"type": error_type, "message": message},
+        "request_id": request_id,
+    }
+    return msgspec.json.encode(body)

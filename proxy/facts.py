@@ -1,0 +1,127 @@
+"""What must be learnt from a request's body, read once by a partial decode.
+
+Only a few fields are decoded; the rest is skipped. A body that is no JSON, or not of
+the expected shape, yields no facts and is forwarded all the same: saying what is wrong
+with it is the upstream's part.
+"""
+
+import hashlib
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+_OLD_SESSION_ID = re.compile(r"_session_([0-9a-fA-F-]{36})$")
+
+
+@dataclass(frozen=True, slots=True)
+class RequestFacts:
+    """What choosing an account and the log need to know of a request.
+
+    `conversation` tells conversations apart; None where there is none to tell.
+    """
+
+    model: str | None = None
+    is_stream: bool = False
+    conversation: bytes | None = None
+
+
+class _Metadata(msgspec.Struct):
+    user_id: str | None = None
+
+
+class _Head(msgspec.Struct):
+    model: str | None = None
+    stream: bool | None = None
+    metadata: _Metadata | None = None
+
+
+class _Prefix(msgspec.Struct):
+    system: msgspec.Raw = msgspec.Raw()
+    tools: msgspec.Raw = msgspec.Raw()
+    messages: list[msgspec.Raw] = []
+
+
+class _Message(msgspec.Struct):
+    role: str = ""
+    content: Any = None
+
+
+class _UserId(msgspec.Struct):
+    session_id: str | None = None
+
+
+_head = msgspec.json.Decoder(_Head)
+_prefix = msgspec.json.Decoder(_Prefix)
+_message = msgspec.json.Decoder(_Message)
+_user_id = msgspec.json.Decoder(_UserId)
+
+
+def read(body: bytes, *, session_id: bytes | None, by_prefix: bool) -> RequestFacts:
+    """Read the facts of a Messages request.
+
+    *session_id* is the header of Claude Code, which names the conversation outright.
+    With *by_prefix*, a conversation that nothing names is told by what stays the same
+    in it: system, tools and the first user message.
+    """
+    try:
+        head = _head.decode(body)
+    except (msgspec.DecodeError, RecursionError):
+        return RequestFacts(conversation=_digest(session_id))
+    named = session_id or _session_of(head.metadata)
+    return RequestFacts(
+        model=head.model,
+        is_stream=bool(head.stream),
+        conversation=(
+            _digest(named) if named or not by_prefix else _prefix_digest(body)
+        ),
+    )
+
+
+def _session_of(metadata: _Metadata | None) -> bytes | None:
+    """Read the session from `metadata.user_id`: a JSON text, or the older plain one."""
+    if metadata is None or not metadata.user_id:
+        return None
+    try:
+        session_id = _user_id.decode(metadata.user_id).session_id
+    except (msgspec.DecodeError, RecursionError):
+        match = _OLD_SESSION_ID.search(metadata.user_id)
+        session_id = match[1] if match else None
+    return session_id.encode() if session_id else None
+
+
+def _digest(*parts: bytes | None) -> bytes | None:
+    if all(part is None for part in parts):
+        return None
+    digest = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        digest.update(b"%d:" % len(part or b""))
+        digest.update(part or b"")
+    return digest.digest()
+
+
+def _prefix_digest(body: bytes) -> bytes | None:
+    try:
+        prefix = _prefix.decode(body)
+        for raw in prefix.messages:
+            message = _message.decode(raw)
+            if message.role == "user":
+                content = msgspec.json.encode(_without_cache_marks(message.content))
+                return _digest(bytes(prefix.system), bytes(prefix.tools), content)
+    except (msgspec.DecodeError, RecursionError):
+        pass
+    return None
+
+
+def _without_cache_marks(content: Any) -> Any:
+    # A caller marks the newest message for caching, so the first one loses its mark in
+    # the second turn.
+    if not isinstance(content, list):
+        return content
+    return [
+        {name: value for name, value in block.items() if name != "cache_control"}
+        if isinstance(block, dict)
+        else block
+        for block in content
+    ]

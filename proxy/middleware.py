@@ -1,0 +1,77 @@
+"""The middleware of `/v1`: every error becomes the API's own envelope."""
+
+from collections.abc import Awaitable, Callable
+from http import HTTPStatus
+from math import ceil
+from typing import Any
+
+import structlog
+from django.http import HttpResponse
+from django.http.response import HttpResponseBase
+
+from claudeproxy.errors import ClaudeProxyError, RequestRefusedError
+from proxy.errors import CallerGoneError, UpstreamError, UpstreamTimeoutError, envelope
+from proxy.record import End
+
+_log = structlog.get_logger(__name__)
+
+GetResponse = Callable[[Any], Awaitable[HttpResponseBase]]
+
+
+def error_envelope(get_response: GetResponse) -> GetResponse:
+    """Turn errors into answers and put our request id on every answer."""
+
+    async def middleware(request: Any) -> HttpResponseBase:
+        try:
+            response = await get_response(request)
+        except CallerGoneError:
+            raise
+        except ClaudeProxyError as error:
+            response = error_response(request, error)
+        except Exception:  # noqa: BLE001  # the outer edge: the caller gets an answer
+            _log.exception("request_failed", request_id=request.record.request_id)
+            request.record.end = End.FAILED
+            response = error_response(
+                request,
+                ClaudeProxyError(
+                    "The gateway failed on this request. Its operator finds the cause "
+                    "in the log, under this request id."
+                ),
+            )
+        response.headers["request-id"] = request.record.request_id
+        return response
+
+    return middleware
+
+
+def error_response(request: Any, error: ClaudeProxyError) -> HttpResponse:
+    """Answer with an error, and note in the record how the request ended."""
+    record = request.record
+    record.end = record.end or _end_of(error)
+    if isinstance(error, UpstreamError):
+        record.cause = f"{error.stage.value}: {error.cause}"
+    response = HttpResponse(
+        envelope(error.error_type, str(error), record.request_id),
+        status=error.http_status,
+        content_type="application/json",
+    )
+    response.headers["request-id"] = record.request_id
+    if error.retry_after is not None:
+        response.headers["retry-after"] = str(ceil(error.retry_after.total_seconds()))
+    if error.should_retry is not None:
+        response.headers["x-should-retry"] = str(error.should_retry).lower()
+    for name, value in error.headers.items():
+        response.headers[name] = value
+    return response
+
+
+def _end_of(error: ClaudeProxyError) -> End:
+    if isinstance(error, RequestRefusedError):
+        return End.REJECTED
+    if isinstance(error, UpstreamTimeoutError):
+        return End.TIMEOUT
+    if isinstance(error, UpstreamError):
+        return End.UPSTREAM_ERROR
+    if error.http_status == HTTPStatus.INTERNAL_SERVER_ERROR:
+        return End.FAILED
+    return End.REJECTED

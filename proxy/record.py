@@ -1,0 +1,97 @@
+"""The one log line of a request: filled on the way, written when all is over."""
+
+import re
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import StrEnum
+from time import monotonic
+from typing import Any
+
+import structlog
+
+_log = structlog.get_logger("proxy.request")
+
+# People paste keys into addresses.
+_KEYS_IN_PATHS = re.compile(r"(?:cp_|sk-)[\w-]+")
+_PATH_LENGTH = 200
+
+
+class End(StrEnum):
+    """How a request ended."""
+
+    COMPLETE = "complete"  # the caller has the whole answer
+    REJECTED = "rejected"  # refused by the gateway itself
+    CLIENT_GONE = "client_gone"  # the caller left before the end
+    UPSTREAM_ERROR = "upstream_error"  # not reached, or broke off
+    TIMEOUT = "timeout"
+    TRUNCATED = "truncated"  # the stream ended cleanly, but without its last event
+    DRAINED = "drained"  # cut by the worker's own stop
+    FAILED = "failed"  # a fault of the gateway
+
+
+def new_request_id() -> str:
+    return "req_" + secrets.token_hex(12)
+
+
+@dataclass(slots=True)
+class RequestRecord:
+    """What is written down about a request: never a secret, never content."""
+
+    method: str
+    path: str
+    request_id: str = field(default_factory=new_request_id)
+    clock: Callable[[], float] = monotonic
+    started: float = field(init=False)
+    first_byte_at: float | None = None
+    key_name: str | None = None
+    account_name: str | None = None
+    routing: str | None = None
+    model: str | None = None
+    is_stream: bool = False
+    status: int = 0
+    request_bytes: int = 0
+    answer_bytes: int = 0
+    end: End | None = None
+    is_quiet: bool = False  # health checks would drown the log
+    cause: str | None = None
+
+    def __post_init__(self) -> None:
+        self.started = self.clock()
+
+    def note_sent(self, size: int) -> None:
+        """Count bytes of the answer's body."""
+        if self.first_byte_at is None:
+            self.first_byte_at = self.clock()
+        self.answer_bytes += size
+
+    def write(self) -> None:
+        """Write the line."""
+        write = _log.debug if self.is_quiet else _log.info
+        write("request", **self.fields())
+
+    def fields(self) -> dict[str, Any]:
+        """The line's fields; times in milliseconds since the request's start."""
+        first = self.first_byte_at
+        fields = {
+            "request_id": self.request_id,
+            "key": self.key_name,
+            "account": self.account_name,
+            "routing": self.routing,
+            "model": self.model,
+            "stream": self.is_stream,
+            "method": self.method,
+            "path": _KEYS_IN_PATHS.sub("[key]", self.path[:_PATH_LENGTH]),
+            "status": self.status,
+            "end": self.end,
+            "request_bytes": self.request_bytes,
+            "answer_bytes": self.answer_bytes,
+            "first_byte_ms": None if first is None else self._since_start(first),
+            "duration_ms": self._since_start(self.clock()),
+        }
+        if self.cause is not None:
+            fields["cause"] = self.cause
+        return fields
+
+    def _since_start(self, at: float) -> float:
+        return round((at - self.started) * 1000, 1)

@@ -1,0 +1,70 @@
+"""The answer's way to the caller: bytes out as they came in, and a legal end.
+
+An event stream passes frame by frame. If it breaks, an `error` event ends it, because a
+stream that just stops looks whole to the SDKs. Any other body that breaks off is left
+incomplete, which HTTP shows the caller.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+from proxy.errors import (
+    DrainingError,
+    Stage,
+    UpstreamError,
+    UpstreamTimeoutError,
+    UpstreamUnavailableError,
+)
+from proxy.gateway import OpenRequest
+from proxy.record import End, RequestRecord
+from proxy.sse import FrameReader, error_event
+from proxy.upstream import UpstreamReply
+
+
+async def body(reply: UpstreamReply, record: RequestRecord) -> AsyncIterator[bytes]:
+    """Yield a body that is no event stream."""
+    try:
+        async for chunk in reply.chunks():
+            yield chunk
+    except UpstreamError as error:
+        _note(record, error)
+        raise
+    record.end = End.COMPLETE
+
+
+async def events(
+    reply: UpstreamReply, record: RequestRecord, open_request: OpenRequest
+) -> AsyncIterator[bytes]:
+    """Yield an event stream, whole frames only."""
+    frames = FrameReader()
+    broken: UpstreamError | None = None
+    try:
+        async for chunk in reply.chunks():
+            if whole := frames.feed(chunk):
+                yield whole
+        if rest := frames.finish():
+            yield rest
+    except UpstreamError as error:
+        broken = error
+    except asyncio.CancelledError:
+        if not open_request.is_cut:
+            raise
+        open_request.task.uncancel()
+        broken = DrainingError(Stage.ANSWER_BEGUN, "drain")
+    if frames.has_ended:
+        record.end = End.COMPLETE
+        return
+    if broken is None:
+        broken = UpstreamUnavailableError(Stage.ANSWER_BEGUN, "no last event")
+        record.end = End.TRUNCATED
+    _note(record, broken)
+    yield error_event(broken, record.request_id)
+
+
+def _note(record: RequestRecord, error: UpstreamError) -> None:
+    record.cause = f"{error.stage.value}: {error.cause}"
+    if record.end is None:
+        record.end = {
+            UpstreamTimeoutError: End.TIMEOUT,
+            DrainingError: End.DRAINED,
+        }.get(type(error), End.UPSTREAM_ERROR)

@@ -1,0 +1,193 @@
+"""httpx's transport interface over an aiohttp session.
+
+httpx's own pool scans every open connection for each request, which costs more than
+all the rest of the gateway once hundreds of streams are open (ADR 0003 has the
+figures). aiohttp's does not, and its exceptions tell a request that was never sent from
+one that may have been executed. This module translates them into httpx's:
+
+    nothing was sent       ConnectError, ConnectTimeout
+    perhaps executed       WriteError, WriteTimeout, ReadError, ReadTimeout,
+                           RemoteProtocolError (no answer has begun)
+    the answer has begun   the same read errors, raised from the body's iterator
+
+No cookies, no redirects, no environment, no decompression: bytes pass as they come.
+"""
+
+import asyncio
+import contextlib
+import ssl
+from collections.abc import AsyncIterator, Iterator
+
+import aiohttp
+import httpx
+from aiohttp import hdrs
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp.payload import Payload
+from multidict import CIMultiDict
+from yarl import URL
+
+_PIECE_BYTES = 64 * 1024
+# Longer than one header line of any client seen; the default is 8 KB.
+_LINE_LIMIT_BYTES = 64 * 1024
+_NOT_ADDED = frozenset(
+    {hdrs.USER_AGENT, hdrs.ACCEPT, hdrs.ACCEPT_ENCODING, hdrs.CONTENT_TYPE}
+)
+
+
+class AiohttpTransport(httpx.AsyncBaseTransport):
+    """Sends httpx requests through one aiohttp session of its own.
+
+    It must be made inside the running event loop that will use it.
+    """
+
+    def __init__(self, *, keepalive_seconds: float = 30) -> None:
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(
+                # The session limit decides how many callers there are, not the pool.
+                limit=0,
+                keepalive_timeout=keepalive_seconds,
+                ssl=ssl.create_default_context(),
+            ),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
+            trust_env=False,
+            skip_auto_headers=_NOT_ADDED,
+            max_line_size=_LINE_LIMIT_BYTES,
+            max_field_size=_LINE_LIMIT_BYTES,
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),
+        )
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Send *request*; return as soon as status and headers are in.
+
+        Shape: the request's body is in memory (`request.content`); the URL's target may
+        be given literally in `extensions["target"]`.
+        """
+        timeout = request.extensions.get("timeout", {})
+        body = request.content
+        with _translated():
+            reply = await self._session.request(
+                request.method,
+                _url(request),
+                headers=_headers(request),
+                data=_TimedBytes(body, timeout.get("write")) if body else None,
+                allow_redirects=False,
+                timeout=aiohttp.ClientTimeout(
+                    total=None,
+                    connect=timeout.get("pool"),
+                    sock_connect=timeout.get("connect"),
+                    sock_read=timeout.get("read"),
+                ),
+            )
+        return httpx.Response(
+            reply.status,
+            headers=list(reply.raw_headers),
+            stream=_ReplyStream(reply),
+            request=request,
+        )
+
+    async def aclose(self) -> None:
+        await self._session.close()
+
+
+class _ReplyStream(httpx.AsyncByteStream):
+    """The body of an answer, in the pieces in which it arrives."""
+
+    def __init__(self, reply: aiohttp.ClientResponse) -> None:
+        self._reply = reply
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        content = self._reply.content
+        with _translated():
+            while piece := await content.readany():
+                yield piece
+
+    async def aclose(self) -> None:
+        # Ends the connection unless the body was read to its end.
+        self._reply.close()
+
+
+class _TimedBytes(Payload):
+    """A request body in memory, written in pieces, each with a time limit.
+
+    aiohttp limits connecting and reading, but not writing.
+    """
+
+    def __init__(self, body: bytes, write_timeout: float | None) -> None:
+        super().__init__(body)
+        self._size = len(body)  # aiohttp's name, for the Content-Length
+        self._body = body
+        self._write_timeout = write_timeout
+
+    def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
+        return self._body.decode(encoding, errors)
+
+    async def write(self, writer: AbstractStreamWriter) -> None:
+        if len(self._body) <= _PIECE_BYTES:
+            await self._write_piece(writer, self._body)
+            return
+        view = memoryview(self._body)
+        for start in range(0, len(view), _PIECE_BYTES):
+            await self._write_piece(writer, view[start : start + _PIECE_BYTES])
+
+    async def _write_piece(
+        self, writer: AbstractStreamWriter, piece: bytes | memoryview
+    ) -> None:
+        async with asyncio.timeout(self._write_timeout):
+            await writer.write(piece)
+
+
+def _url(request: httpx.Request) -> URL:
+    target = request.extensions.get("target")
+    if target is None:
+        return URL(str(request.url), encoded=True)
+    origin = f"{request.url.scheme}://{request.url.netloc.decode('ascii')}"
+    # `encoded`: the target goes out exactly as it came in.
+    return URL(origin + target.decode("latin-1"), encoded=True)
+
+
+def _headers(request: httpx.Request) -> CIMultiDict[str]:
+    return CIMultiDict(
+        (name.decode("latin-1"), value.decode("latin-1"))
+        for name, value in request.headers.raw
+        if name.lower() != b"host"
+    )
+
+
+# The first match counts, so subclasses stand before their bases.
+_TRANSLATIONS: tuple[tuple[type[BaseException], type[httpx.TransportError]], ...] = (
+    (aiohttp.ConnectionTimeoutError, httpx.ConnectTimeout),
+    (aiohttp.SocketTimeoutError, httpx.ReadTimeout),
+    (aiohttp.ServerTimeoutError, httpx.ReadTimeout),
+    (aiohttp.ServerFingerprintMismatch, httpx.ConnectError),
+    (aiohttp.ClientConnectorError, httpx.ConnectError),
+    (aiohttp.ClientConnectorCertificateError, httpx.ConnectError),
+    (aiohttp.InvalidURL, httpx.UnsupportedProtocol),
+    (aiohttp.NonHttpUrlClientError, httpx.UnsupportedProtocol),
+    (aiohttp.ServerDisconnectedError, httpx.RemoteProtocolError),
+    (aiohttp.ClientPayloadError, httpx.RemoteProtocolError),
+    (aiohttp.ClientResponseError, httpx.RemoteProtocolError),
+    (aiohttp.http.HttpProcessingError, httpx.RemoteProtocolError),
+    (aiohttp.ClientConnectionResetError, httpx.WriteError),
+    (aiohttp.ClientOSError, httpx.ReadError),
+    (aiohttp.ClientError, httpx.ReadError),
+    # Only `_TimedBytes` raises it bare.
+    (TimeoutError, httpx.WriteTimeout),
+    (OSError, httpx.ReadError),
+)
+
+
+def translate(error: BaseException) -> httpx.TransportError:
+    """Return httpx's word for an exception of aiohttp's."""
+    for known, translation in _TRANSLATIONS:
+        if isinstance(error, known):
+            return translation(f"{type(error).__name__}: {error}")
+    raise TypeError(f"no translation for {type(error).__name__}") from error
+
+
+@contextlib.contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except (aiohttp.ClientError, aiohttp.http.HttpProcessingError, OSError) as error:
+        raise translate(error) from error
