@@ -48,6 +48,7 @@ class AccountAdmin(_AccountModelAdmin):
     form = RenameAccountForm
     fields = ("name", "kind", "credential", "added")
     readonly_fields = ("kind", "credential", "added")
+    add_form_template = "admin/change_form.html"
     change_form_template = "accounts/account.html"
 
     actions = ("activate", "deactivate", "check_credential")

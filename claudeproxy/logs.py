@@ -68,6 +68,7 @@ def _standard_library(
         "loggers": {
             # One line for each request is written by the gateway itself.
             "httpx": {"level": "WARNING"},
+            "httpx2": {"level": "WARNING"},  # the official SDK, in the demo
             "uvicorn.error": {"level": "WARNING"},
         },
     }

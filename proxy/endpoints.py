@@ -37,13 +37,13 @@ ENDPOINTS = (
         32 * _MEBIBYTE,
         is_conversation=True,
     ),
-    Endpoint("models", re.compile(rb"/v1/models"), ("GET",), 0),
+    Endpoint("models", re.compile(rb"/v1/models"), ("GET",), _MEBIBYTE),
     Endpoint(
         "model",
         # An id is one segment that begins with a letter or digit, so never `.` or `..`.
         re.compile(rb"/v1/models/[A-Za-z0-9][A-Za-z0-9._:@-]{0,199}"),
         ("GET",),
-        0,
+        _MEBIBYTE,
     ),
 )
 

@@ -7,11 +7,12 @@ with it is the upstream's part.
 
 import hashlib
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import msgspec
 
+_LARGE_BLOCK_BYTES = 64 * 1024
 _OLD_SESSION_ID = re.compile(r"_session_([0-9a-fA-F-]{36})$")
 
 
@@ -45,7 +46,7 @@ class _Prefix(msgspec.Struct):
 
 class _Message(msgspec.Struct):
     role: str = ""
-    content: Any = None
+    content: msgspec.Raw = msgspec.Raw()
 
 
 class _UserId(msgspec.Struct):
@@ -55,6 +56,7 @@ class _UserId(msgspec.Struct):
 _head = msgspec.json.Decoder(_Head)
 _prefix = msgspec.json.Decoder(_Prefix)
 _message = msgspec.json.Decoder(_Message)
+_blocks = msgspec.json.Decoder(list[msgspec.Raw])
 _user_id = msgspec.json.Decoder(_UserId)
 
 
@@ -107,21 +109,28 @@ def _prefix_digest(body: bytes) -> bytes | None:
         for raw in prefix.messages:
             message = _message.decode(raw)
             if message.role == "user":
-                content = msgspec.json.encode(_without_cache_marks(message.content))
-                return _digest(bytes(prefix.system), bytes(prefix.tools), content)
+                parts = _parts(bytes(message.content))
+                return _digest(bytes(prefix.system), bytes(prefix.tools), *parts)
     except (msgspec.DecodeError, RecursionError):
         pass
     return None
 
 
-def _without_cache_marks(content: Any) -> Any:
-    # A caller marks the newest message for caching, so the first one loses its mark in
-    # the second turn.
-    if not isinstance(content, list):
-        return content
-    return [
-        {name: value for name, value in block.items() if name != "cache_control"}
-        if isinstance(block, dict)
-        else block
-        for block in content
-    ]
+def _parts(content: bytes) -> Iterator[bytes]:
+    """Yield what identifies a message's content, block by block.
+
+    A caller marks the newest message for caching, so the first one loses its mark in
+    the second turn: marks do not count. Of a large block, an image say, the beginning
+    and the size do.
+    """
+    if not content.startswith(b"["):
+        yield content
+        return
+    for raw in _blocks.decode(content):
+        if len(bytes(raw)) > _LARGE_BLOCK_BYTES:
+            yield b"%d:" % len(bytes(raw)) + bytes(raw)[:_LARGE_BLOCK_BYTES]
+            continue
+        block = msgspec.json.decode(raw)
+        if isinstance(block, dict):
+            block.pop("cache_control", None)
+        yield msgspec.json.encode(block)

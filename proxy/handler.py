@@ -29,6 +29,8 @@ from proxy.record import End, RequestRecord
 # this much, or it would see a reset instead of the answer (RFC 9112 §9.6).
 _LINGER_SECONDS = 10
 _LINGER_BYTES = 64 * 1024**2
+# An unread body up to this size is left to the server, which reads it and goes on.
+_SMALL_BODY_BYTES = 1024**2
 
 
 class GatewayRequest(ASGIRequest):
@@ -42,6 +44,7 @@ class GatewayRequest(ASGIRequest):
         self.open_request = open_
         self.is_body_complete = False
         self.is_caller_gone = False
+        self.is_answered = False
         self.resources = contextlib.AsyncExitStack()
         self.record = RequestRecord(
             method=scope["method"], path=scope["raw_path"].decode("latin-1")
@@ -103,8 +106,10 @@ class GatewayRequest(ASGIRequest):
     async def _watch_caller(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":
             pass
-        self.is_caller_gone = True
-        self.open_request.task.cancel()
+        # The server says the same once the answer is complete.
+        if not self.is_answered:
+            self.is_caller_gone = True
+            self.open_request.task.cancel()
 
 
 class GatewayHandler(ASGIHandler):
@@ -184,14 +189,17 @@ class GatewayHandler(ASGIHandler):
                 async for piece in pieces:
                     record.note_sent(len(piece))
                     await send(_body(piece, more=True))
+            request.is_answered = True
             await send(_body(b"", more=False))
             return
         content = _content(response)
         record.note_sent(len(content))
         record.end = record.end or End.COMPLETE
+        request.is_answered = not is_lingering
         await send(_body(content, more=is_lingering))
         if is_lingering:
             await _linger(request)
+            request.is_answered = True
             await send(_body(b"", more=False))
 
 
@@ -210,7 +218,7 @@ def _must_linger(request: GatewayRequest, response: HttpResponseBase) -> bool:
     declared = request.declared_body_bytes
     if declared is None:
         return first(request.raw_headers, b"transfer-encoding") is not None
-    return declared > _LINGER_BYTES // 64
+    return declared > _SMALL_BODY_BYTES
 
 
 async def _linger(request: GatewayRequest) -> None:

@@ -23,7 +23,11 @@ class Command(BaseCommand):
 
     def handle(self, *_: Any, **options: Any) -> None:
         accounts = list(_chosen(options["names"]))
-        results = [(account, *self._check(account)) for account in accounts]
+        results = []
+        for account in accounts:
+            if not options["json"]:
+                self.stderr.write(f"checking {account.name} …")
+            results.append((account, *_check(account)))
         if options["json"]:
             rows = [
                 {**output.fields(account), "works": works, "message": message}
@@ -45,13 +49,13 @@ class Command(BaseCommand):
         if not all(works for _account, works, _message in results):
             raise SystemExit(1)
 
-    def _check(self, account: Account) -> tuple[bool, str]:
-        self.stderr.write(f"checking {account.name} …")
-        try:
-            finding = probe.check(account)
-        except ClaudeProxyError as error:
-            return False, str(error)
-        return finding.works, finding.message
+
+def _check(account: Account) -> tuple[bool, str]:
+    try:
+        finding = probe.check(account)
+    except ClaudeProxyError as error:
+        return False, str(error)
+    return finding.works, finding.message
 
 
 def _chosen(names: list[str]) -> list[Account]:

@@ -1,0 +1,199 @@
+"""`./run demo`: the gateway in front of the sandbox, from nothing to an answer.
+
+It keeps to what a user would do, with the same commands, in a directory of its own that
+is emptied first, so that it never meets real accounts.
+"""
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic, sleep
+from typing import Any
+
+import httpx
+
+from claudeproxy import terminal
+from claudeproxy.sandbox.server import SandboxServer
+
+ACCOUNTS = ("ada", "grace", "edsger")
+_START_SECONDS = 30.0
+_MODEL = "claude-sonnet-5-5"
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Manage:
+    """Runs `manage.py` as a user would, with the demo's own settings."""
+
+    script: Path
+    environment: dict[str, str]
+
+    def popen(self, *arguments: str, **options: Any) -> subprocess.Popen[str]:
+        return subprocess.Popen(  # noqa: S603  # our own script
+            [sys.executable, str(self.script), *arguments],
+            env=self.environment,
+            text=True,
+            **options,
+        )
+
+    def read_json(self, *arguments: str, stdin: str = "") -> Any:
+        """Run a command with `--json` and return what it printed."""
+        with self.popen(
+            *arguments, "--json", stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        ) as process:
+            output, _ = process.communicate(stdin)
+        if process.returncode:
+            raise RuntimeError(f"manage.py {arguments[0]} failed; see above")
+        return json.loads(output)
+
+
+def run(base_dir: Path, data_dir: Path, *, port: int, oneshot: bool, say: Say) -> None:
+    """Play the demo; without *oneshot*, stay up until interrupted."""
+    # A supervisor's SIGTERM should end the demo as Ctrl-C does.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    shutil.rmtree(data_dir, ignore_errors=True)
+    data_dir.mkdir(mode=0o700, parents=True)
+    with contextlib.suppress(KeyboardInterrupt), SandboxServer() as sandbox:
+        say(f"Sandbox upstream on {sandbox.url} (no model behind it).")
+        manage = Manage(base_dir / "manage.py", _environment(data_dir, sandbox.url))
+        say("Making the database ...")
+        with manage.popen("migrate", stdout=subprocess.DEVNULL) as migrating:
+            if migrating.wait():
+                raise RuntimeError("manage.py migrate failed; see above")
+        gateway_url = f"http://127.0.0.1:{port}"
+        say(f"Starting the gateway on {gateway_url} ...")
+        with _serving(manage, port, data_dir):
+            key = _prepare(manage, say)
+            _wait_until_up(gateway_url)
+            _converse(gateway_url, key, say)
+            say("")
+            say(_account_table(manage, sandbox.url))
+            if not oneshot:
+                _stay(gateway_url, key, data_dir, say)
+
+
+def _environment(data_dir: Path, upstream_url: str) -> dict[str, str]:
+    return {
+        **os.environ,
+        "DATA_DIR": str(data_dir),
+        "DATABASE_URL": "",
+        "UPSTREAM_BASE_URL": upstream_url,
+        "WEB_WORKERS": "1",
+    }
+
+
+@contextlib.contextmanager
+def _serving(manage: Manage, port: int, data_dir: Path) -> Iterator[None]:
+    arguments = ("serve", "--host", "127.0.0.1", "--port", str(port))
+    with (
+        (data_dir / "serve.out").open("w") as out,
+        (data_dir / "serve.log").open("w") as log,
+        # A session of its own: Ctrl-C reaches us alone, and we end it in order.
+        manage.popen(*arguments, stdout=out, stderr=log, start_new_session=True) as it,
+    ):
+        try:
+            yield
+        finally:
+            it.terminate()
+            it.wait()
+
+
+def _prepare(manage: Manage, say: Say) -> str:
+    """Add the accounts and make a client key, side by side; return the key."""
+    say(f"Adding the accounts {', '.join(ACCOUNTS)} and making a client key ...")
+    adding = [
+        manage.popen(
+            *("add_account", name, "--kind", "api_key", "--json"),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+        )
+        for name in ACCOUNTS
+    ]
+    for name, process in zip(ACCOUNTS, adding, strict=True):
+        process.communicate(f"sk-sandbox-{name}\n")
+        if process.returncode:
+            raise RuntimeError(f"manage.py add_account {name} failed; see above")
+    issued = manage.read_json("create_client_key", "demo")
+    return str(issued["key"])
+
+
+def _wait_until_up(url: str) -> None:
+    deadline = monotonic() + _START_SECONDS
+    while monotonic() < deadline:
+        with contextlib.suppress(httpx.TransportError):
+            answer = httpx.get(f"{url}/health", trust_env=False).json()
+            if answer["status"] == "healthy":
+                return
+        sleep(0.05)
+    raise RuntimeError(f"the gateway did not become healthy on {url}")
+
+
+def _converse(url: str, key: str, say: Say) -> None:
+    """Stream one message with the official SDK, then four more, one a conversation."""
+    import anthropic  # only the demo needs it, and it is slow to load
+
+    with anthropic.Anthropic(base_url=url, api_key=key, max_retries=0) as client:
+        say("")
+        say("One streamed message through the official SDK:")
+        with client.messages.stream(
+            model=_MODEL,
+            max_tokens=200,
+            messages=[{"role": "user", "content": "Hello through the gateway!"}],
+        ) as stream:
+            for text in stream.text_stream:
+                sys.stdout.write(text)
+                sys.stdout.flush()
+        say("")
+        say("")
+        say("Four more conversations, each with the account whose turn it is:")
+        for number in range(2, 6):
+            message = client.messages.create(
+                model=_MODEL,
+                max_tokens=200,
+                messages=[{"role": "user", "content": f"Conversation {number}"}],
+            )
+            answer = "".join(b.text for b in message.content if b.type == "text")
+            say(f"  {number}. {answer}")
+
+
+def _account_table(manage: Manage, sandbox_url: str) -> str:
+    arrived = httpx.get(f"{sandbox_url}/_sandbox/log", trust_env=False).json()
+    served = Counter(
+        entry["account"]
+        for entry in arrived["requests"]
+        if entry["path"] == "/v1/messages"
+    )
+    return terminal.table(
+        ["account", "kind", "status", "requests"],
+        [
+            [row["name"], row["kind"], row["status"], str(served[row["name"]])]
+            for row in manage.read_json("check_accounts")
+        ],
+    )
+
+
+def _stay(url: str, key: str, data_dir: Path, say: Say) -> None:
+    login = (data_dir / "serve.out").read_text()
+    say("")
+    say(f"Gateway  {url}")
+    say(f"Admin    {url}/admin/")
+    for line in login.splitlines():
+        if "password" in line.lower():
+            say(f"         {line.strip()}")
+    say(f"Key      {key}")
+    say(f"Log      {data_dir / 'serve.log'}")
+    say("")
+    say("Point a client at it:")
+    say(f"  ANTHROPIC_BASE_URL={url} ANTHROPIC_AUTH_TOKEN={key} claude")
+    say("")
+    say("Ctrl-C ends the demo.")
+    signal.pause()
