@@ -19,12 +19,51 @@ _REASON_LENGTH = 300
 
 def activate(account: Account, *, actor: str, reason: str, now: datetime) -> bool:
     """Let the account serve again."""
-    return _move(account, AccountStatus.ACTIVE, actor=actor, reason=reason, now=now)
+    was_limited = account.status == AccountStatus.RATE_LIMITED
+    return _move(
+        account,
+        AccountStatus.ACTIVE,
+        actor=actor,
+        reason=reason,
+        now=now,
+        **({"recovered_at": now} if was_limited else {}),
+    )
 
 
 def deactivate(account: Account, *, actor: str, reason: str, now: datetime) -> bool:
     """Take the account out until somebody activates it."""
     return _move(account, AccountStatus.INACTIVE, actor=actor, reason=reason, now=now)
+
+
+def limit(
+    account: Account, *, until: datetime, actor: str, reason: str, now: datetime
+) -> bool:
+    """Take the account out until its rate limit ends."""
+    return _move(
+        account,
+        AccountStatus.RATE_LIMITED,
+        actor=actor,
+        reason=reason,
+        now=now,
+        rate_limited_until=until,
+    )
+
+
+def recover(account: Account, *, actor: str, now: datetime) -> bool:
+    """Write down that the account's rate limit has ended."""
+    return _move(
+        account,
+        AccountStatus.ACTIVE,
+        actor=actor,
+        reason="rate limit ended",
+        now=now,
+        recovered_at=account.rate_limited_until or now,
+    )
+
+
+def invalidate(account: Account, *, actor: str, reason: str, now: datetime) -> bool:
+    """Take the account out because its credential was refused."""
+    return _move(account, AccountStatus.INVALID, actor=actor, reason=reason, now=now)
 
 
 def record_added(account: Account, *, actor: str, now: datetime) -> None:

@@ -36,6 +36,28 @@ class Account(models.Model):
         null=True, blank=True, help_text="When the access token ends."
     )
 
+    # Whose it is. The provider names no holder of an API key; its digest stands in.
+    organization_uuid = models.CharField(max_length=200, blank=True, default="")
+    organization_name = models.CharField(max_length=200, blank=True, default="")
+    holder = models.CharField(max_length=200, blank=True, default="")
+    holder_name = models.CharField(max_length=200, blank=True, default="")
+
+    # The models it may use, as `capabilities` reads them; null: not known.
+    capabilities = models.JSONField(null=True, blank=True)
+    capabilities_at = models.DateTimeField(null=True, blank=True)
+
+    last_used_at = models.DateTimeField(null=True, blank=True)
+
+    # For `tokens` alone.
+    last_refresh_at = models.DateTimeField(null=True, blank=True)
+    last_refresh_error = models.CharField(max_length=300, blank=True, default="")
+    refresh_failures = models.PositiveIntegerField(default=0)
+    refresh_retry_at = models.DateTimeField(null=True, blank=True)
+    refresh_lease = models.CharField(max_length=16, blank=True, default="")
+    refresh_lease_until = models.DateTimeField(null=True, blank=True)
+    sent_refresh_digest = models.CharField(max_length=64, blank=True, default="")
+    refused_refresh_digest = models.CharField(max_length=64, blank=True, default="")
+
     created_at = models.DateTimeField(auto_now_add=True)
     updated_at = models.DateTimeField(auto_now=True)
 
@@ -66,6 +88,11 @@ class Account(models.Model):
                 name="account_credential_fits_kind",
                 condition=Q(kind=AccountKind.API_KEY, api_key__isnull=False)
                 | Q(kind=AccountKind.OAUTH, access_token__isnull=False),
+            ),
+            models.UniqueConstraint(
+                name="account_holder_once_in_organization",
+                fields=["organization_uuid", "holder"],
+                condition=~Q(holder=""),
             ),
         ]
 
@@ -103,3 +130,20 @@ class AccountEvent(models.Model):
     @property
     def from_label(self) -> str:
         return AccountStatus(self.from_status).label if self.from_status else "new"
+
+
+class PendingAuthorization(models.Model):
+    """A sign-in at the provider that was begun here and has not come back yet."""
+
+    state_digest = models.CharField(max_length=64, unique=True)
+    # Who began it: a login session or an admin key. Only they may end it.
+    owner = models.CharField(max_length=100)
+    verifier = EncryptedField()
+    redirect_uri = models.CharField(max_length=500)
+    account_name = models.CharField(max_length=100)
+    # Set when an account that is there already signs in again.
+    account = models.ForeignKey(Account, null=True, on_delete=models.CASCADE)
+    expires_at = models.DateTimeField(db_index=True)
+
+    def __str__(self) -> str:
+        return f"sign-in of {self.account_name}"

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime
 
+from accounts import capabilities
 from accounts.models import Account
 from accounts.status import AccountKind, AccountStatus
 from claudeproxy.crypto import Secret
@@ -20,6 +21,10 @@ class PooledAccount:
     recovered_at: datetime | None
     expires_at: datetime | None
     credential: Secret
+    # No refresh is tried before then.
+    refresh_retry_at: datetime | None = None
+    # The names under which its models may be asked for; None: not known.
+    models: frozenset[str] | None = None
 
 
 def load() -> tuple[PooledAccount, ...]:
@@ -34,6 +39,8 @@ def load() -> tuple[PooledAccount, ...]:
             recovered_at=account.recovered_at,
             expires_at=account.expires_at,
             credential=account.credential,
+            refresh_retry_at=account.refresh_retry_at,
+            models=capabilities.names(account.capabilities),
         )
         for account in Account.objects.order_by("pk")
     )

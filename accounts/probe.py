@@ -28,6 +28,7 @@ class Finding:
     # Did the upstream judge the credential, or could it not be asked?
     refused: bool
     message: str
+    organization_uuid: str = ""
 
 
 def auth_headers(kind: AccountKind, credential: Secret) -> dict[str, str]:
@@ -76,7 +77,12 @@ def _read(reply: httpx.Response) -> Finding:
     if reply.status_code == httpx.codes.OK:
         models = _field(reply, "data")
         if isinstance(models, list):
-            return Finding(True, False, f"works, {len(models)} models")
+            return Finding(
+                works=True,
+                refused=False,
+                message=f"works, {len(models)} models",
+                organization_uuid=reply.headers.get("anthropic-organization-id", ""),
+            )
         return Finding(
             False,
             False,

@@ -1,13 +1,17 @@
 """Add accounts: what a name and a credential must look like, and the new row."""
 
+import hashlib
+from dataclasses import asdict
 from datetime import datetime
+from typing import Any
 
 from django.db import IntegrityError, transaction
 
 from accounts import lifecycle
-from accounts.errors import AccountError
+from accounts.errors import AccountError, IdentityError
 from accounts.models import Account
-from accounts.status import AccountKind
+from accounts.oauth import Identity, TokenSet
+from accounts.status import AccountKind, AccountStatus
 from claudeproxy.crypto import Secret
 
 _NAME_LENGTH = 100
@@ -46,19 +50,137 @@ def require_free_name(name: str) -> None:
         )
 
 
-def add_api_key(name: str, api_key: Secret, *, actor: str, now: datetime) -> Account:
-    """Store a new API-key account, active, with its first event."""
+def require_new_identity(identity: Identity, *, besides: int | None = None) -> None:
+    """IdentityError with the account's name if its holder is here in its organization.
+
+    *besides* is the id of an account that does not count: one that signs in again.
+    """
+    if not identity.holder:
+        return
+    others = Account.objects.filter(
+        organization_uuid=identity.organization_uuid, holder=identity.holder
+    )
+    if other := others.exclude(pk=besides or 0).first():
+        raise IdentityError(
+            f"This is the account {other.name!r}, which is here already: the same "
+            "holder in the same organization. Nothing was stored."
+        )
+
+
+def add_api_key(
+    name: str,
+    api_key: Secret,
+    *,
+    actor: str,
+    now: datetime,
+    organization_uuid: str = "",
+) -> Account:
+    """Store a new API-key account, active, with its first event.
+
+    Errors: AccountError if the name is taken, IdentityError if the key is here already.
+    """
+    identity = Identity(
+        organization_uuid=organization_uuid,
+        # The provider does not say whose a key is; the key stands for its holder.
+        holder="key:" + hashlib.sha256(api_key.reveal().encode()).hexdigest()[:32],
+    )
+    return _add(
+        name, AccountKind.API_KEY, identity, actor=actor, now=now, api_key=api_key
+    )
+
+
+def add_oauth(
+    name: str, tokens: TokenSet, identity: Identity, *, actor: str, now: datetime
+) -> Account:
+    """Store a new OAuth account, active, with its first event; errors as above."""
+    return _add(
+        name,
+        AccountKind.OAUTH,
+        identity,
+        actor=actor,
+        now=now,
+        access_token=tokens.access_token,
+        refresh_token=tokens.refresh_token,
+        expires_at=tokens.expires_at,
+    )
+
+
+def _add(
+    name: str,
+    kind: AccountKind,
+    identity: Identity,
+    *,
+    actor: str,
+    now: datetime,
+    **credentials: Any,
+) -> Account:
+    require_new_identity(identity)
     try:
         with transaction.atomic():
             account = Account.objects.create(
                 name=name,
-                kind=AccountKind.API_KEY,
-                api_key=api_key,
+                kind=kind,
                 status_changed_at=now,
+                **asdict(identity),
+                **credentials,
             )
             lifecycle.record_added(account, actor=actor, now=now)
     except IntegrityError:
-        # Somebody else took the name between the check and the insert.
+        # Somebody else was faster between the check and the insert.
         require_free_name(name)
+        require_new_identity(identity)
         raise
     return account
+
+
+def sign_in_again(
+    account: Account, tokens: TokenSet, identity: Identity, *, actor: str, now: datetime
+) -> None:
+    """Give an account the tokens of a new sign-in; `invalid` becomes `active`.
+
+    Errors: IdentityError if somebody else signed in; nothing is changed then.
+    """
+    known = (account.organization_uuid, account.holder)
+    if account.holder and known != (identity.organization_uuid, identity.holder):
+        raise IdentityError(
+            f"{account.name!r} belongs to "
+            f"{account.holder_name or account.holder} in "
+            f"{account.organization_name or account.organization_uuid}, but "
+            f"{identity.holder_name or identity.holder or 'somebody unknown'} in "
+            f"{identity.organization_name or identity.organization_uuid or 'another'} "
+            "signed in. Nothing was changed."
+        )
+    require_new_identity(identity, besides=account.pk)
+    with transaction.atomic():
+        Account.objects.filter(pk=account.pk).update(
+            kind=AccountKind.OAUTH,
+            access_token=tokens.access_token,
+            refresh_token=tokens.refresh_token,
+            expires_at=tokens.expires_at,
+            last_refresh_at=now,
+            last_refresh_error="",
+            refresh_failures=0,
+            refresh_retry_at=None,
+            sent_refresh_digest="",
+            refused_refresh_digest="",
+            updated_at=now,
+            **asdict(identity),
+        )
+        account.refresh_from_db()
+        if account.status == AccountStatus.INVALID:
+            lifecycle.activate(account, actor=actor, reason="signed in again", now=now)
+
+
+def rename(account: Account, name: str) -> None:
+    """Give the account another name; AccountError if it cannot have it."""
+    name = clean_name(name)
+    if name == account.name:
+        return
+    require_free_name(name)
+    try:
+        with transaction.atomic():
+            Account.objects.filter(pk=account.pk).update(name=name)
+    except IntegrityError:
+        require_free_name(name)
+        raise
+    account.name = name

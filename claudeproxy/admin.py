@@ -33,8 +33,8 @@ class GatewayAdminSite(AdminSite):
     ) -> None:
         """Register pages as Django does, but those of the jobs as we want them.
 
-        django-q2 registers pages on which everything can be edited; its models get ours,
-        whichever of the two is imported first.
+        django-q2 registers pages on which everything can be edited; its models get
+        ours, whichever of the two is imported first.
         """
         if isinstance(model_or_iterable, type):
             model_or_iterable = [model_or_iterable]

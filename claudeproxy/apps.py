@@ -9,7 +9,7 @@ class ClaudeProxyConfig(AppConfig):
     verbose_name = "Claude Proxy"
 
     def ready(self) -> None:
-        from claudeproxy import checks  # noqa: F401, PLC0415  # registers the checks
+        from claudeproxy import checks, schedules  # noqa: F401  # they register
 
 
 class AdminConfig(DjangoAdminConfig):

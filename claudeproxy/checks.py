@@ -1,7 +1,7 @@
 """System checks: a wrong setting is named, with the remedy, before anything starts.
 
 E001 a variable that cannot be read · E002 the upstream's address · E003 an encryption
-key · W001 credentials would travel unencrypted
+key · W001 credentials would travel unencrypted · W002 `/v1` twice
 """
 
 from collections.abc import Iterable
@@ -35,14 +35,17 @@ def check_environment(**_: Any) -> Iterable[CheckMessage]:
 def check_upstream(**_: Any) -> Iterable[CheckMessage]:
     """The upstream is an http(s) address and nothing more."""
     hint = "Set UPSTREAM_BASE_URL to something like https://api.anthropic.com"
+    text = conf.upstream_base_url
     try:
-        url = urlsplit(conf.upstream_base_url)
+        url = urlsplit(text)
         host, _port = url.hostname, url.port
     except ValueError:
         return [_upstream_error("is not a valid address", hint)]
+    if not text.isprintable() or " " in text or "\\" in text:
+        return [_upstream_error("has blanks or others in it", hint)]
     if url.scheme not in {"http", "https"} or not host:
         return [_upstream_error("must begin with https:// or http:// and a host", hint)]
-    if url.query or url.fragment or url.username or url.password:
+    if "?" in text or "#" in text or "@" in url.netloc:
         return [_upstream_error("may not hold a user, a query or a fragment", hint)]
     if url.scheme == "http" and host not in _LOOPBACK:
         return [
@@ -51,6 +54,15 @@ def check_upstream(**_: Any) -> Iterable[CheckMessage]:
                 "unencrypted.",
                 hint=hint,
                 id="claudeproxy.W001",
+            )
+        ]
+    if url.path.endswith("/v1"):
+        return [
+            Warning(
+                "UPSTREAM_BASE_URL ends with /v1, which callers' paths begin with: "
+                "requests would go to /v1/v1.",
+                hint=hint,
+                id="claudeproxy.W002",
             )
         ]
     return []

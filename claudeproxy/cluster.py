@@ -10,27 +10,25 @@ ready for forks.
 import signal
 
 import structlog
-from django.conf import settings
 from django.db import Error as DatabaseError
 from django.db import connections
 from django_q.cluster import Cluster
+from django_q.conf import Conf
 
 from claudeproxy import process, schedules
 
 _log = structlog.get_logger(__name__)
 
-# Beyond the time a job may take; the rest of the way out is a matter of a second or two.
+# Beyond the time a job may take; the rest of the way out takes a second or two.
 _STOP_MARGIN_SECONDS = 5
 
 
 def run() -> int:
     """Run the cluster until SIGTERM or SIGINT; return the exit code."""
     process.tie_descendants()
-    # Blocked for good: each is taken by `sigwait` when this process is ready for it.
-    signal.pthread_sigmask(signal.SIG_BLOCK, process.SIGNALS)
     with process.forkable_database():
         _enqueue_first_jobs()
-        return _guard(Cluster())
+        return _run(Cluster())
 
 
 def _enqueue_first_jobs() -> None:
@@ -43,26 +41,32 @@ def _enqueue_first_jobs() -> None:
         connections.close_all()  # or the cluster would inherit one
 
 
-def _guard(cluster: Cluster) -> int:
+def _run(cluster: Cluster) -> int:
+    # While it starts, a signal simply ends this process, and with it the others.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_DFL)
     try:
         cluster.start()
     except RuntimeError as error:
         _log.error("cluster_not_started", error=str(error))
         return 1
-    while signal.sigwait(process.SIGNALS) == signal.SIGCHLD:
-        if not cluster.sentinel.is_alive():
-            return 1  # it never ends unless it is told to
-    _stop(cluster)
-    return 0
+    signal.pthread_sigmask(signal.SIG_BLOCK, process.SIGNALS)
+    _log.info("jobs_running")
+    while cluster.sentinel.is_alive():
+        if signal.sigwait(process.SIGNALS) != signal.SIGCHLD:
+            _stop(cluster)
+            return 0
+    return 1  # it never ends unless it is told to
 
 
 def _stop(cluster: Cluster) -> None:
+    _log.info("jobs_stopping")
     # Who signals a whole process group hits the sentinel as well. It is dead within
     # moments then, and telling it to stop would wait for ever on a lock that it held.
     cluster.sentinel.join(timeout=0.2)
     # A cluster that hangs does not stop either; the alarm's default is to end this
     # process, and with it the others.
-    signal.alarm(settings.Q_CLUSTER["timeout"] + _STOP_MARGIN_SECONDS)
+    signal.alarm(Conf.TIMEOUT + _STOP_MARGIN_SECONDS)
     # A second Ctrl-C does the same at once.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})

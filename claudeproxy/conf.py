@@ -46,6 +46,37 @@ class Conf:
         return cast(Literal["affinity", "round_robin"], settings.ROUTING_STRATEGY)
 
     @property
+    def oauth_client_id(self) -> str:
+        """The id under which the provider knows this gateway; none is shipped."""
+        return settings.OAUTH_CLIENT_ID
+
+    @property
+    def oauth_authorize_url(self) -> str:
+        return settings.OAUTH_AUTHORIZE_URL
+
+    @property
+    def oauth_token_url(self) -> str:
+        return settings.OAUTH_TOKEN_URL
+
+    @property
+    def oauth_redirect_uri(self) -> str:
+        """Where the provider sends people back; empty: to this gateway itself."""
+        return settings.OAUTH_REDIRECT_URI
+
+    @property
+    def oauth_scope(self) -> str:
+        return settings.OAUTH_SCOPE
+
+    @property
+    def idle_threshold(self) -> timedelta:
+        """An account that served nothing for so long is idle."""
+        return settings.ACCOUNTS_IDLE_THRESHOLD
+
+    @property
+    def deactivates_idle(self) -> bool:
+        return settings.ACCOUNTS_AUTO_DEACTIVATE
+
+    @property
     def drain_timeout(self) -> timedelta:
         """How long open answers may go on after the worker was told to stop."""
         return settings.DRAIN_TIMEOUT

@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import Any, NoReturn
 
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
+from django.core.exceptions import ValidationError
 from django.db import models
 
 from claudeproxy.conf import conf
@@ -101,6 +102,9 @@ class EncryptedField(models.TextField[Secret | None, Secret | None]):
         return None if value is None else SealedSecret(value, self.cipher)
 
     def to_python(self, value: Any) -> Secret | None:
+        if value == str(Secret("")):
+            # From an export, which says only that there was a secret.
+            raise ValidationError(f"{self.name}: an export holds no secrets.")
         return Secret(value) if isinstance(value, str) else value
 
     def get_prep_value(self, value: Any) -> str | None:

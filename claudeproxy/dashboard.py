@@ -108,7 +108,7 @@ def judge(usable: int, counts: Mapping[AccountStatus, int]) -> Health:
     others = _describe_others(usable, counts)
     if total == 0:
         return Health(
-            "unhealthy", "No account has been added yet, so nobody can serve."
+            "unhealthy", "No account has been added yet, so no request can be served."
         )
     if usable == 0:
         return Health("unhealthy", f"No account can serve. {others}")

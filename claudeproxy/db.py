@@ -18,10 +18,19 @@ T = TypeVar("T")
 # Two threads: a slow write does not hold up the reload of the pool.
 _threads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="orm")
 
+# For work that waits for somebody else, such as the provider.
+_long_threads = ThreadPoolExecutor(max_workers=16, thread_name_prefix="orm-long")
+
 
 async def run(work: Callable[[], T]) -> T:
     """Do *work* in a thread that may use the ORM; return what it returns."""
     return await asyncio.get_running_loop().run_in_executor(_threads, _unit, work)
+
+
+async def run_long(work: Callable[[], T]) -> T:
+    """Do work that may take seconds, out of the way of the rest."""
+    loop = asyncio.get_running_loop()
+    return await loop.run_in_executor(_long_threads, _unit, work)
 
 
 def _unit(work: Callable[[], T]) -> T:

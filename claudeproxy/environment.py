@@ -42,14 +42,23 @@ class Environment:
     def read(self, name: str, parse: Callable[[str], T], default: T) -> T:
         """Return the variable parsed, or *default* if it is unset, empty or wrong."""
         self.names.add(name)
-        raw: str = self.env.str(name, default="").strip()
-        if not raw:
-            return default
         try:
-            return parse(raw)
+            raw = self._raw(name)
+            return parse(raw) if raw else default
         except ValueError as error:
             self.problems.append(Problem(name, str(error)))
             return default
+
+    def _raw(self, name: str) -> str:
+        # Past `env.str`, which would take a value that begins with `$`, as a secret
+        # may, for the name of another variable.
+        try:
+            value: str = self.env.ENVIRON.get(name, "")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ValueError(
+                f"the file named by {name}_FILE cannot be read ({type(error).__name__})"
+            ) from None
+        return value.strip()
 
     def text(self, name: str, default: str = "") -> str:
         return self.read(name, str, default)
@@ -111,10 +120,17 @@ def _parse_choice(raw: str, choices: tuple[str, ...]) -> str:
 
 
 def _parse_database(raw: str) -> dict[str, Any]:
+    # The value is not repeated here, nor what the parser says: either may hold the
+    # password.
     scheme = raw.partition("://")[0]
     if scheme not in {"sqlite", "postgres", "postgresql"}:
-        # The value is not repeated here: it may hold a password.
         raise ValueError(
             "use sqlite:////path/to/file or postgres://user:password@host:5432/name"
         )
-    return dict(environ.Env.db_url_config(raw))
+    try:
+        return dict(environ.Env.db_url_config(raw))
+    except ValueError:
+        raise ValueError(
+            "its port is not a number up to 65535, or its user or password has a "
+            "/ or ? in it that must be written as %2F or %3F"
+        ) from None

@@ -5,6 +5,8 @@ uvicorn, django-q2, aiohttp) are rendered by the same processors, so that a log 
 shape.
 """
 
+import contextlib
+import json
 import logging
 import logging.config
 import sys
@@ -25,24 +27,51 @@ def configure(*, level: str, as_json: bool) -> None:
     structlog.configure(
         processors=[*shared, *_renderers(as_json=as_json)],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        logger_factory=_StderrLogger,
         cache_logger_on_first_use=True,
     )
     logging.config.dictConfig(_standard_library(level, shared, as_json=as_json))
 
 
+class _StderrLogger(structlog.WriteLogger):
+    """Writes to standard error; a line that cannot be written is let go.
+
+    A full disk or a closed pipe must not fail the request that wanted to say something.
+    """
+
+    def __init__(self, *_: Any) -> None:
+        super().__init__(sys.stderr)
+
+    def msg(self, message: str) -> None:
+        with contextlib.suppress(OSError):
+            super().msg(message)
+
+    log = debug = info = warning = error = critical = exception = msg
+
+
 def _renderers(*, as_json: bool) -> list[Processor]:
+    # Tracebacks without local variables: those hold keys, credentials and contents.
     if not as_json:
-        return [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+        return [
+            structlog.dev.ConsoleRenderer(
+                colors=sys.stderr.isatty(),
+                exception_formatter=structlog.dev.plain_traceback,
+            )
+        ]
     return [
-        structlog.processors.dict_tracebacks,
+        structlog.processors.ExceptionRenderer(
+            structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+        ),
         structlog.processors.JSONRenderer(serializer=_to_json),
     ]
 
 
 def _to_json(event: Any, **_: Any) -> str:
     # What JSON cannot hold is shown as text; a log line is never lost over it.
-    return msgspec.json.encode(event, enc_hook=repr).decode()
+    try:
+        return msgspec.json.encode(event, enc_hook=repr).decode()
+    except UnicodeEncodeError:  # half a character, as file names may hold
+        return json.dumps(event, default=repr)
 
 
 def _standard_library(
@@ -67,6 +96,7 @@ def _standard_library(
         "root": {"handlers": ["stderr"], "level": level.upper()},
         "loggers": {
             # One line for each request is written by the gateway itself.
+            "django-q": {"level": "WARNING"},  # several lines a minute when idle
             "httpx": {"level": "WARNING"},
             "httpx2": {"level": "WARNING"},  # the official SDK, in the demo
             "uvicorn.error": {"level": "WARNING"},

@@ -9,6 +9,7 @@ that is killed leaves its children behind.
 import contextlib
 import ctypes
 import os
+import resource
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -33,8 +34,7 @@ def fork(name: str, run: Callable[[], int]) -> int:
     The process that calls this has no second thread and no open database connection:
     neither survives a fork. *run* returns the child's exit code.
     """
-    for stream in (sys.stdout, sys.stderr):
-        stream.flush()  # or parent and child would both write what is buffered
+    _flush()  # or parent and child would both write what is buffered
     parent = os.getpid()
     # No signal may reach the child while it still has the handlers of its parent.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
@@ -61,15 +61,20 @@ def _become_child(
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         code = run()
     except SystemExit as stop:
-        code = stop.code if isinstance(stop.code, int) else 1
-    except BaseException:  # the outer edge of the process
+        # As the interpreter reads it: nothing is success, a message is not.
+        code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    except BaseException:  # noqa: BLE001  # the outer edge of the process
         _log.exception("process_failed", process=name)
     finally:
         # Returning would carry on with the parent's work in the child.
-        with contextlib.suppress(OSError, ValueError):
-            sys.stdout.flush()
-            sys.stderr.flush()
+        _flush()
         os._exit(code)
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):  # a full disk, a closed pipe
+            stream.flush()
 
 
 def die_with(parent: int) -> None:
@@ -88,9 +93,9 @@ def set_name(name: str) -> None:
 
 
 def tie_descendants() -> None:
-    """Tie whatever this process and its descendants fork, each to its own parent.
+    """Tie what this process and its descendants fork from now on to its parent.
 
-    For children that a library forks. They also start with no signal blocked.
+    For children that a library forks.
     """
     parent = 0
 
@@ -98,11 +103,7 @@ def tie_descendants() -> None:
         nonlocal parent
         parent = os.getpid()
 
-    def tie_child() -> None:
-        die_with(parent)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
-
-    os.register_at_fork(before=note_parent, after_in_child=tie_child)
+    os.register_at_fork(before=note_parent, after_in_child=lambda: die_with(parent))
 
 
 def kill(pid: int) -> None:
@@ -138,3 +139,12 @@ def forkable_database() -> Iterator[None]:
         connections.close_all()
         for alias, pool in pools.items():
             options[alias]["pool"] = pool
+
+
+def raise_open_file_limit() -> None:
+    """Allow this process and its children as many open files as the system lets them.
+
+    The usual 1,024 is spent by some 500 streams: each holds two connections.
+    """
+    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

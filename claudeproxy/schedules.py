@@ -51,6 +51,34 @@ SCHEDULES = (
         every=timedelta(minutes=1),
         at_start=True,
     ),
+    ScheduledJob(
+        name="refresh_tokens",
+        func="accounts.tasks.refresh_tokens",
+        every=timedelta(hours=1),
+        at_start=True,
+    ),
+    ScheduledJob(
+        name="recover_accounts",
+        func="accounts.tasks.recover_accounts",
+        every=timedelta(minutes=1),
+        at_start=True,
+    ),
+    ScheduledJob(
+        name="deactivate_idle_accounts",
+        func="accounts.tasks.deactivate_idle_accounts",
+        every=timedelta(days=1),
+    ),
+    ScheduledJob(
+        name="refresh_capabilities",
+        func="accounts.tasks.refresh_capabilities",
+        every=timedelta(days=1),
+        at_start=True,
+    ),
+    ScheduledJob(
+        name="prune_sign_ins",
+        func="accounts.tasks.prune_sign_ins",
+        every=timedelta(hours=1),
+    ),
 )
 
 

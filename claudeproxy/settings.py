@@ -13,7 +13,7 @@ from typing import Any
 
 import django_stubs_ext
 
-from claudeproxy import logs, secretfiles
+from claudeproxy import __version__, logs, secretfiles
 from claudeproxy.environment import Environment
 
 # Lets `ModelAdmin[Account]` be written where the code runs, not only for mypy.
@@ -52,6 +52,9 @@ INSTALLED_APPS = [
     "django.contrib.staticfiles",
     "csp",
     "django_q",
+    "rest_framework",
+    "drf_spectacular",
+    "drf_spectacular_sidecar",
 ]
 
 # For the admin and everything else that a browser opens.
@@ -93,6 +96,9 @@ LANGUAGE_CODE = "en"
 USE_I18N = False
 USE_TZ = True
 TIME_ZONE = "UTC"
+DATETIME_FORMAT = "Y-m-d H:i"
+DATE_FORMAT = "Y-m-d"
+TIME_FORMAT = "H:i"
 
 STATIC_URL = "static/"
 STATICFILES_DIRS = [BASE_DIR / "static"]
@@ -110,7 +116,8 @@ SQLITE_OPTIONS: dict[str, Any] = {
     "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
 }
 POSTGRES_OPTIONS: dict[str, Any] = {
-    "pool": {"min_size": 1, "max_size": 8, "timeout": 10}
+    "connect_timeout": 10,
+    "pool": {"min_size": 1, "max_size": 8, "timeout": 10},
 }
 
 _database = environment.database(
@@ -163,6 +170,45 @@ AUTH_PASSWORD_VALIDATORS = [
 ]
 LOGIN_URL = "admin:login"
 
+# --- REST API -------------------------------------------------------------------------
+
+REST_FRAMEWORK = {
+    "DEFAULT_AUTHENTICATION_CLASSES": [
+        "claudeproxy.api.ClientKeyAuthentication",
+        "rest_framework.authentication.SessionAuthentication",
+    ],
+    "DEFAULT_PERMISSION_CLASSES": ["claudeproxy.api.AdminsOnly"],
+    "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
+    "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+    "DEFAULT_PAGINATION_CLASS": "claudeproxy.api.Pages",
+    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+    "EXCEPTION_HANDLER": "claudeproxy.api.answer_error",
+    "URL_FORMAT_OVERRIDE": None,
+    "TEST_REQUEST_DEFAULT_FORMAT": "json",
+}
+SPECTACULAR_SETTINGS = {
+    "TITLE": "Claude Proxy",
+    "DESCRIPTION": "The administration of the gateway. Clients call /v1 instead, "
+    "which is the API of Claude itself.",
+    "VERSION": __version__,
+    "SCHEMA_PATH_PREFIX": "/api",
+    "SERVE_INCLUDE_SCHEMA": False,
+    "SERVE_PERMISSIONS": REST_FRAMEWORK["DEFAULT_PERMISSION_CLASSES"],
+    "PREPROCESSING_HOOKS": ["claudeproxy.api_docs.without_slash_at_end"],
+    "POSTPROCESSING_HOOKS": [
+        "drf_spectacular.hooks.postprocess_schema_enums",
+        "claudeproxy.api_docs.with_errors",
+    ],
+    "ENUM_NAME_OVERRIDES": {
+        "AccountKind": "accounts.status.AccountKind",
+        "AccountStatus": "accounts.status.AccountStatus",
+        "ClientKeyRole": "clients.models.ClientKeyRole",
+    },
+    # Everything the page loads comes from here, and nothing is told to others.
+    "SWAGGER_UI_DIST": "SIDECAR",
+    "SWAGGER_UI_SETTINGS": {"deepLinking": True, "validatorUrl": None},
+}
+
 # --- django-q2 ------------------------------------------------------------------------
 
 Q_CLUSTER = {
@@ -207,4 +253,13 @@ REQUEST_TIMEOUT: timedelta = environment.duration("REQUEST_TIMEOUT", "5m")
 ROUTING_STRATEGY = environment.choice(
     "ROUTING_STRATEGY", "affinity", ("affinity", "round_robin")
 )
+OAUTH_CLIENT_ID = environment.text("OAUTH_CLIENT_ID")
+OAUTH_AUTHORIZE_URL = environment.text("OAUTH_AUTHORIZE_URL")
+OAUTH_TOKEN_URL = environment.text("OAUTH_TOKEN_URL")
+OAUTH_REDIRECT_URI = environment.text("OAUTH_REDIRECT_URI")
+OAUTH_SCOPE = environment.text("OAUTH_SCOPE", "user:profile user:inference")
+ACCOUNTS_IDLE_THRESHOLD: timedelta = environment.duration(
+    "ACCOUNTS_IDLE_THRESHOLD", "168h", low="1h"
+)
+ACCOUNTS_AUTO_DEACTIVATE = environment.flag("ACCOUNTS_AUTO_DEACTIVATE", default=True)
 DRAIN_TIMEOUT: timedelta = environment.duration("DRAIN_TIMEOUT", "30s", low="0s")

@@ -6,13 +6,13 @@ and no connection, and is therefore free to fork at any time.
 """
 
 import os
+import select
 import signal
 import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
-from types import FrameType
+from dataclasses import dataclass
+from typing import TypeAlias
 
 import structlog
 
@@ -24,12 +24,17 @@ _log = structlog.get_logger(__name__)
 _FIRST_DELAY = 0.1
 _LONGEST_DELAY = 30.0
 # A child that lived this long was well: when it dies, the delay starts over.
-_LIVED_WELL = 60.0
+_LIVED_WELL = 10.0
+# After SIGKILL; only a process that the kernel itself holds up takes longer.
+_SECONDS_TO_DIE = 3.0
+
+# Waits so many seconds at most; returns the signals that came.
+_Wait: TypeAlias = Callable[[float], set[int]]
 
 
 def delay_before_restart(failures: int) -> float:
     """Say how many seconds to wait after so many failures in a row."""
-    return float(min(_LONGEST_DELAY, _FIRST_DELAY * 2 ** (failures - 1)))
+    return min(_LONGEST_DELAY, _FIRST_DELAY * 2.0 ** min(failures - 1, 10))
 
 
 @dataclass(frozen=True)
@@ -49,9 +54,9 @@ class Child:
     pid: int | None = None
     started_at: float = 0.0
     due_at: float = 0.0
-    failures: int = field(default=0)
+    failures: int = 0
 
-    def has_ended(self, now: float) -> float:
+    def note_end(self, now: float) -> float:
         """Take in that the process is gone; return the delay until the next."""
         if now - self.started_at >= _LIVED_WELL:
             self.failures = 0
@@ -80,15 +85,18 @@ class Supervisor:
 
     def run(self) -> None:
         """Supervise until SIGTERM or SIGINT, then until the last child is gone."""
-        with _wakeups() as wait:
-            received: set[int] = set()
-            while not received & {signal.SIGTERM, signal.SIGINT}:
-                self._start_due(time.monotonic())
-                if self._is_watching:
-                    self._watchdog.watch(time.monotonic())
-                received = wait(self._seconds_until_next(time.monotonic()))
-                self._reap(time.monotonic())
-            self._stop(wait)
+        wait = _listen_for_signals()
+        received: set[int] = set()
+        while not received & {signal.SIGTERM, signal.SIGINT}:
+            self._start_due(time.monotonic())
+            if self._is_watching:
+                self._watchdog.watch(time.monotonic())
+            received = wait(self._seconds_until_next(time.monotonic()))
+            self._reap(time.monotonic())
+        self._stop(wait)
+
+    def _running(self) -> list[tuple[Child, int]]:
+        return [(child, child.pid) for child in self._children if child.pid]
 
     def _start_due(self, now: float) -> None:
         for child in self._children:
@@ -100,7 +108,7 @@ class Supervisor:
         try:
             child.pid = process.fork(child.role.name, child.role.run)
         except OSError as error:  # no memory or no process to be had just now
-            delay = child.has_ended(now)
+            delay = child.note_end(now)
             _log.error(
                 "fork_failed",
                 process=child.role.name,
@@ -126,7 +134,7 @@ class Supervisor:
                     self._replace_watched()
                 continue
             process.kill_group(pid)
-            delay = child.has_ended(now)
+            delay = child.note_end(now)
             if not is_stopping:
                 _log.warning(
                     "process_ended",
@@ -137,24 +145,69 @@ class Supervisor:
                 )
 
     def _replace_watched(self) -> None:
-        for child in self._children:
-            if child.role.is_watched and child.pid is not None:
-                _log.error("process_hangs", process=child.role.name, pid=child.pid)
-                process.kill(child.pid)  # the next reaping starts it again
+        for child, pid in self._running():
+            if child.role.is_watched:
+                _log.error("process_hangs", process=child.role.name, pid=pid)
+                process.kill(pid)  # it is started again like any that died
 
-    def _stop(self, wait: "_Wait") -> None:
+    def _stop(self, wait: _Wait) -> None:
         self._listener.close()
         _log.info("stopping", within_seconds=self._seconds_to_stop)
-        deadline = time.monotonic() + self._seconds_to_stop
-        # Only the main processes: they know in which order theirs can end.
-        self._signal_all(signal.SIGTERM)
-        is_hurried = False
-        while self._running() and not is_hurried:
+        for _, pid in self._running():
+            # Only the main processes: each knows in which order its own can end.
+            os.kill(pid, signal.SIGTERM)
+        self._wait_for_ends(wait, self._seconds_to_stop)
+        for child, pid in self._running():
+            _log.warning("process_killed", process=child.role.name, pid=pid)
+            process.kill(pid)
+        self._wait_for_ends(wait, _SECONDS_TO_DIE)
+
+    def _wait_for_ends(self, wait: _Wait, seconds: float) -> None:
+        """Wait until all children are gone; no longer than that, or until SIGINT."""
+        deadline = time.monotonic() + seconds
+        received: set[int] = set()
+        while self._running() and signal.SIGINT not in received:
             left = deadline - time.monotonic()
             if left <= 0:
-                break
-            is_hurried = signal.SIGINT in wait(left)
+                return
+            received = wait(left)
             self._reap(time.monotonic(), is_stopping=True)
-        for child in self._running():
-            _log.warning("process_killed", process=child.role.name, pid=child.pid)
-            process.kill(child.pid)
+
+
+def _ended_children() -> Iterator[tuple[int, int]]:
+    """Collect the pids and exit codes of those that ended.
+
+    Any child, not only ours: as the first process of a container, this one is also
+    handed what others left behind.
+    """
+    while True:
+        try:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return
+        if pid == 0:
+            return
+        yield pid, os.waitstatus_to_exitcode(status)
+
+
+def _listen_for_signals() -> _Wait:
+    """Take over the signals; return a function that waits for them.
+
+    For the rest of this process's life: no handler is ever interrupted by another, or
+    interrupts anything, and one that comes between two waits is not lost.
+    """
+    reader, writer = os.pipe()
+    os.set_blocking(reader, False)
+    os.set_blocking(writer, False)
+    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    for number in process.SIGNALS:
+        signal.signal(number, lambda *_: None)
+
+    def wait(seconds: float) -> set[int]:
+        select.select([reader], [], [], seconds)
+        try:
+            return set(os.read(reader, 512))
+        except BlockingIOError:
+            return set()
+
+    return wait

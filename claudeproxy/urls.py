@@ -1,10 +1,30 @@
-"""What a browser opens. `/v1` and `/health` have their own: `proxy.urls`."""
+"""What a browser opens, and the REST API. `/v1` and `/health` are in `proxy.urls`."""
 
 from django.contrib import admin
-from django.urls import path
+from django.urls import include, path, re_path
 from django.views.generic import RedirectView
+from rest_framework.routers import SimpleRouter
+
+from accounts.api import AccountViewSet, SignInViewSet
+from claudeproxy.api_docs import DocsView, NothingHereView, SchemaView
+from clients.api import ClientKeyViewSet
+
+router = SimpleRouter()
+router.trailing_slash = "/?"  # with or without
+router.register("api/accounts", AccountViewSet, basename="account")
+router.register("api/tokens", ClientKeyViewSet, basename="token")
+router.register("oauth", SignInViewSet, basename="signin")
+
+api = [
+    *router.urls,
+    re_path(r"^api/schema/?$", SchemaView.as_view(), name="schema"),
+    re_path(r"^api/docs/?$", DocsView.as_view(), name="docs"),
+    # The last one: everything else below /api.
+    re_path(r"^api(?:/|$)", NothingHereView.as_view(), name="nothing"),
+]
 
 urlpatterns = [
     path("admin/", admin.site.urls),
+    path("", include((api, "api"))),
     path("", RedirectView.as_view(pattern_name="admin:index"), name="home"),
 ]

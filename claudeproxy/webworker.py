@@ -22,7 +22,7 @@ def run(listener: socket.socket, app: str = APP) -> int:
         uvicorn.Config(
             app,
             loop="uvloop",
-            http="httptools",
+            http="proxy.protocol:GatewayProtocol",
             ws="none",
             lifespan="on",
             access_log=False,

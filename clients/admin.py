@@ -129,7 +129,10 @@ class ClientKeyAdmin(_ClientKeyModelAdmin):
             **self.admin_site.each_context(request),
             "title": "Create client key",
             "adminform": helpers.AdminForm(
-                form, [(None, {"fields": list(form.fields)})], {}, model_admin=self
+                form,  # type: ignore[arg-type]  # it lays out any form
+                [(None, {"fields": list(form.fields)})],
+                {},
+                model_admin=self,
             ),
             "errors": form.errors,
             "media": self.media,
@@ -139,6 +142,22 @@ class ClientKeyAdmin(_ClientKeyModelAdmin):
             **(extra_context or {}),
         }
         return self.render_change_form(request, context, add=True, form_url=form_url)
+
+    def change_view(
+        self,
+        request: HttpRequest,
+        object_id: str,
+        form_url: str = "",
+        extra_context: dict[str, Any] | None = None,
+    ) -> HttpResponse:
+        context = {
+            "title": "Client key",
+            "show_save_and_add_another": False,
+            "show_save_and_continue": False,
+        }
+        return super().change_view(
+            request, object_id, form_url, {**context, **(extra_context or {})}
+        )
 
     def _show_once(self, request: HttpRequest, issued: IssuedKey) -> HttpResponse:
         context = {
@@ -168,7 +187,7 @@ def _describe(key: ClientKey, now: datetime) -> tuple[str, str]:
         return "expired", "expired"
     if key.expires_at is None:
         return "valid", "valid"
-    return "valid", f"valid, expires in {durations.describe(key.expires_at - now)}"
+    return "valid", f"expires in {durations.describe(key.expires_at - now)}"
 
 
 def _when(at: datetime | None, otherwise: str = "") -> str:

@@ -33,10 +33,19 @@ def issue(
                 name=name, role=role, digest=keys.digest(text), expires_at=expires_at
             )
     except IntegrityError:
-        raise ClientKeyError(
-            f"name: a client key called {name!r} exists already; choose another name."
-        ) from None
+        raise ClientKeyError(_taken(name)) from None
     return IssuedKey(row, Secret(text))
+
+
+def rename(row: ClientKey, name: str) -> None:
+    """Give the key another name; ClientKeyError if it cannot have it."""
+    name = clean_name(name)
+    try:
+        with transaction.atomic():
+            ClientKey.objects.filter(pk=row.pk).update(name=name)
+    except IntegrityError:
+        raise ClientKeyError(_taken(name)) from None
+    row.name = name
 
 
 def clean_name(name: str) -> str:
@@ -62,3 +71,7 @@ def expire(row: ClientKey, *, now: datetime) -> bool:
     if not row.is_valid(now):
         return False
     return ClientKey.objects.filter(pk=row.pk).update(expires_at=now) == 1
+
+
+def _taken(name: str) -> str:
+    return f"name: a client key called {name!r} exists already; choose another name."

@@ -5,6 +5,7 @@ into their typed exceptions.
 """
 
 import enum
+from collections.abc import Collection
 from http import HTTPStatus
 from typing import Any
 
@@ -46,7 +47,7 @@ class UpstreamTimeoutError(UpstreamError):
 
 
 class MalformedReplyError(UpstreamError):
-    """An answer that is not HTTP, or one that a gateway must not pass on."""
+    """An answer that a gateway must not pass on."""
 
     default_message = "Claude's answer could not be understood by this gateway."
 
@@ -74,6 +75,16 @@ def not_found() -> RequestRefusedError:
     return RequestRefusedError(
         "This gateway does not serve this path. It serves POST /v1/messages, "
         "POST /v1/messages/count_tokens, GET /v1/models and GET /v1/models/{id}.",
+        http_status=HTTPStatus.NOT_FOUND,
+        error_type="not_found_error",
+    )
+
+
+def model_not_found(model: str, offered: Collection[str]) -> RequestRefusedError:
+    listed = ", ".join(sorted(offered)) or "none"
+    return RequestRefusedError(
+        f"model: {model[:200]} is not offered by any account of this gateway. "
+        f"Offered are: {listed}.",
         http_status=HTTPStatus.NOT_FOUND,
         error_type="not_found_error",
     )

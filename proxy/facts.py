@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-_LARGE_BLOCK_BYTES = 64 * 1024
+_LARGE_VALUE_BYTES = 64 * 1024
 _OLD_SESSION_ID = re.compile(r"_session_([0-9a-fA-F-]{36})$")
 
 
@@ -57,7 +57,10 @@ _head = msgspec.json.Decoder(_Head)
 _prefix = msgspec.json.Decoder(_Prefix)
 _message = msgspec.json.Decoder(_Message)
 _blocks = msgspec.json.Decoder(list[msgspec.Raw])
+_fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _user_id = msgspec.json.Decoder(_UserId)
+# Of these, msgspec only turns its own into a DecodeError.
+_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 def read(body: bytes, *, session_id: bytes | None, by_prefix: bool) -> RequestFacts:
@@ -67,9 +70,10 @@ def read(body: bytes, *, session_id: bytes | None, by_prefix: bool) -> RequestFa
     With *by_prefix*, a conversation that nothing names is told by what stays the same
     in it: system, tools and the first user message.
     """
+    session_id = session_id or None
     try:
         head = _head.decode(body)
-    except (msgspec.DecodeError, RecursionError):
+    except _UNREADABLE:
         return RequestFacts(conversation=_digest(session_id))
     named = session_id or _session_of(head.metadata)
     return RequestFacts(
@@ -87,7 +91,7 @@ def _session_of(metadata: _Metadata | None) -> bytes | None:
         return None
     try:
         session_id = _user_id.decode(metadata.user_id).session_id
-    except (msgspec.DecodeError, RecursionError):
+    except _UNREADABLE:
         match = _OLD_SESSION_ID.search(metadata.user_id)
         session_id = match[1] if match else None
     return session_id.encode() if session_id else None
@@ -111,26 +115,31 @@ def _prefix_digest(body: bytes) -> bytes | None:
             if message.role == "user":
                 parts = _parts(bytes(message.content))
                 return _digest(bytes(prefix.system), bytes(prefix.tools), *parts)
-    except (msgspec.DecodeError, RecursionError):
+    except _UNREADABLE:
         pass
     return None
 
 
 def _parts(content: bytes) -> Iterator[bytes]:
-    """Yield what identifies a message's content, block by block.
+    """Yield what identifies a message's content, field by field of each block.
 
     A caller marks the newest message for caching, so the first one loses its mark in
-    the second turn: marks do not count. Of a large block, an image say, the beginning
+    the second turn: marks do not count. Of a large value, an image say, the beginning
     and the size do.
     """
     if not content.startswith(b"["):
         yield content
         return
-    for raw in _blocks.decode(content):
-        if len(bytes(raw)) > _LARGE_BLOCK_BYTES:
-            yield b"%d:" % len(bytes(raw)) + bytes(raw)[:_LARGE_BLOCK_BYTES]
+    for block in map(bytes, _blocks.decode(content)):
+        if not block.startswith(b"{"):
+            yield block
             continue
-        block = msgspec.json.decode(raw)
-        if isinstance(block, dict):
-            block.pop("cache_control", None)
-        yield msgspec.json.encode(block)
+        yield b"{"
+        for name, value in _fields.decode(block).items():
+            if name != "cache_control":
+                yield name.encode()
+                yield from _beginning_and_size(bytes(value))
+
+
+def _beginning_and_size(value: bytes) -> tuple[bytes, bytes]:
+    return value[:_LARGE_VALUE_BYTES], b"%d" % len(value)

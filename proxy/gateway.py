@@ -2,17 +2,28 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Collection, Iterator
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
+from functools import partial
 from typing import cast
 
+import structlog
+
+from accounts import activity as activity_store
+from accounts.activity import Activity
+from claudeproxy import db
 from claudeproxy.conf import conf
 from proxy import selection
 from proxy.affinity import Affinity, Conversation
+from proxy.refresher import Refresher
 from proxy.selection import Decision
 from proxy.snapshot import Snapshot
 from proxy.upstream import Upstream
+
+_log = structlog.get_logger(__name__)
+
+_ACTIVITY_SECONDS = 5.0
 
 
 @dataclass(eq=False)
@@ -33,21 +44,48 @@ class Gateway:
 
     snapshot: Snapshot
     upstream: Upstream
+    refresher: Refresher
     affinity: Affinity = field(default_factory=Affinity)
+    activity: Activity = field(default_factory=Activity)
     cursor: int = 0
     is_draining: bool = False
     open_requests: set[OpenRequest] = field(default_factory=set)
 
-    def choose(self, conversation: Conversation | None, now: datetime) -> Decision:
+    def choose(
+        self,
+        conversation: Conversation | None,
+        now: datetime,
+        *,
+        model: str | None,
+        already_tried: Collection[int],
+    ) -> Decision:
         """Choose an account for a request and give it its turn."""
         decision = selection.choose(
             self.snapshot.contents.accounts,
             cursor=self.cursor,
             now=now,
             preferred_id=conversation and self.affinity.find(conversation),
+            model=model,
+            already_tried=already_tried,
         )
         self.cursor = decision.cursor
         return decision
+
+    def choose_for_list(
+        self, now: datetime, *, already_tried: Collection[int]
+    ) -> Decision:
+        """Choose the account whose models are listed; nobody's turn is used up.
+
+        It is the same one for all callers and workers while it can serve: accounts
+        differ in their models, so the pages of a list must come from one account, and
+        what is listed must be found there.
+        """
+        return selection.choose(
+            self.snapshot.contents.accounts,
+            cursor=0,
+            now=now,
+            already_tried=already_tried,
+        )
 
     @contextlib.contextmanager
     def tracked(self) -> Iterator[OpenRequest]:
@@ -73,12 +111,38 @@ class Gateway:
 
 
 @contextlib.asynccontextmanager
+async def _activity_kept(activity: Activity) -> AsyncIterator[None]:
+    """Write down now and then which accounts were used, and once at the end."""
+
+    async def write_due() -> None:
+        if due := activity.take_due(datetime.now(UTC)):
+            try:
+                await db.run(partial(activity_store.write, due))
+            except Exception as error:  # noqa: BLE001  # the task's outer edge
+                # Only the idle check would miss it, and the next use writes it again.
+                _log.warning("activity_not_written", error=type(error).__name__)
+
+    async def keep() -> None:
+        while True:
+            await asyncio.sleep(_ACTIVITY_SECONDS)
+            await write_due()
+
+    task = asyncio.create_task(keep())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await write_due()
+
+
+@contextlib.asynccontextmanager
 async def running() -> AsyncIterator[Gateway]:
     """Open a worker's gateway on the running loop; close it when the context ends."""
     upstream = Upstream(conf.upstream_base_url, read_timeout=conf.request_timeout)
     try:
         snapshot = Snapshot()
-        async with snapshot.kept_fresh():
-            yield Gateway(snapshot, upstream)
+        opened = Gateway(snapshot, upstream, Refresher(snapshot))
+        async with snapshot.kept_fresh(), _activity_kept(opened.activity):
+            yield opened
     finally:
         await upstream.aclose()

@@ -53,11 +53,12 @@ def for_upstream(received: Headers, kind: AccountKind, credential: Secret) -> He
     `anthropic-version` and `anthropic-beta` pass verbatim; an OAuth account adds the
     beta value its credential needs, if no value of the list is that already.
     """
+    dropped = ORGANIZATION_HEADERS | _named_by_connection(received)
     sent = [
         (name, value)
         for name, value in received
         if (name in _REQUEST_NAMES or name.startswith(_REQUEST_PREFIXES))
-        and name not in ORGANIZATION_HEADERS
+        and name not in dropped
     ]
     # Frames are read on the way through, which compressed bytes would not allow.
     sent.append((b"accept-encoding", b"identity"))
@@ -85,19 +86,22 @@ def _require_beta(headers: Headers, beta: bytes) -> None:
 def for_caller(received: Iterable[tuple[bytes, bytes]]) -> Headers:
     """Return the headers of the answer, without the upstream's own affairs."""
     pairs = [(name.lower(), value) for name, value in received]
-    named = {
+    dropped = _REPLY_DROPPED | _named_by_connection(pairs)
+    return [
+        (name, value)
+        for name, value in pairs
+        if name not in dropped and not name.startswith(_REPLY_DROPPED_PREFIXES)
+    ]
+
+
+def _named_by_connection(pairs: Headers) -> set[bytes]:
+    """The headers that a `Connection` header declares to be for one hop."""
+    return {
         item.strip().lower()
         for name, value in pairs
         if name == b"connection"
         for item in value.split(b",")
     }
-    return [
-        (name, value)
-        for name, value in pairs
-        if name not in _REPLY_DROPPED
-        and name not in named
-        and not name.startswith(_REPLY_DROPPED_PREFIXES)
-    ]
 
 
 def first(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> bytes | None:

@@ -51,8 +51,11 @@ async def events(
             raise
         open_request.task.uncancel()
         broken = DrainingError(Stage.ANSWER_BEGUN, "drain")
-    if frames.has_ended:
+    if frames.last_event == b"message_stop":
         record.end = End.COMPLETE
+        return
+    if frames.last_event == b"error":
+        record.end, record.cause = End.UPSTREAM_ERROR, "error event"
         return
     if broken is None:
         broken = UpstreamUnavailableError(Stage.ANSWER_BEGUN, "no last event")

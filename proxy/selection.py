@@ -58,18 +58,21 @@ def choose(
     cursor: int,
     now: datetime,
     preferred_id: int | None = None,
+    model: str | None = None,
     already_tried: Collection[int] = (),
 ) -> Decision:
     """Choose the account for a request.
 
     *cursor* is the id of the account that was last given a turn (0: none yet). It is an
     id and no index, so turns stay fair while accounts come and go. *preferred_id* is
-    the account that the conversation belongs to.
+    the account that the conversation belongs to. *model* leaves out accounts that are
+    known not to have it.
     """
     eligible: list[tuple[Tier, PooledAccount]] = []
     excluded: list[Exclusion] = []
     for account in pool:
-        if reason := _why_not(account, now, already_tried):
+        reason = _why_not(account, now) or _why_not_this(account, model, already_tried)
+        if reason:
             excluded.append(Exclusion(account.name, reason))
             continue
         tier = tier_of(account, now)
@@ -90,7 +93,7 @@ def choose(
 
 def is_eligible(account: PooledAccount, now: datetime) -> bool:
     """May the account serve requests at all?"""
-    return _why_not(account, now, ()) is None
+    return _why_not(account, now) is None
 
 
 def tier_of(account: PooledAccount, now: datetime) -> Tier:
@@ -103,17 +106,42 @@ def tier_of(account: PooledAccount, now: datetime) -> Tier:
     return Tier.FRESH
 
 
-def _why_not(
-    account: PooledAccount, now: datetime, already_tried: Collection[int]
-) -> str | None:
-    if account.id in already_tried:
-        return "already tried for this request"
-    if account.status == AccountStatus.ACTIVE:
-        return None
+def lacks_everywhere(pool: Sequence[PooledAccount], model: str | None) -> bool:
+    """Is it known of every account, whatever its status, that it has no such model?"""
+    return bool(pool) and all(_is_known_to_lack(account, model) for account in pool)
+
+
+def _why_not(account: PooledAccount, now: datetime) -> str | None:
     if account.status == AccountStatus.RATE_LIMITED:
         until = account.rate_limited_until
         # The recovery job only writes down what is true from this moment on.
-        if until is not None and until <= now:
-            return None
-        return f"rate limited until {until:%Y-%m-%d %H:%M:%S} UTC"
-    return str(account.status.label)
+        if until is None:
+            return str(account.status.label)
+        if until > now:
+            return f"rate limited until {until:%Y-%m-%d %H:%M:%S} UTC"
+    elif account.status != AccountStatus.ACTIVE:
+        return str(account.status.label)
+    if (
+        account.expires_at is not None
+        and account.expires_at <= now
+        and account.refresh_retry_at is not None
+        and account.refresh_retry_at > now
+    ):
+        return "waiting to refresh its token"
+    return None
+
+
+def _why_not_this(
+    account: PooledAccount, model: str | None, already_tried: Collection[int]
+) -> str | None:
+    if account.id in already_tried:
+        return "already tried for this request"
+    if _is_known_to_lack(account, model):
+        return "without this model"
+    return None
+
+
+def _is_known_to_lack(account: PooledAccount, model: str | None) -> bool:
+    return (
+        model is not None and account.models is not None and model not in account.models
+    )

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from time import monotonic
 
 import structlog
-from django.db import DatabaseError
+from django.db import Error as DatabaseError
 
 from accounts import pool
 from accounts.pool import PooledAccount
@@ -61,14 +61,24 @@ class Snapshot:
             with contextlib.suppress(asyncio.CancelledError):
                 await task
 
+    def find(self, account_id: int) -> PooledAccount | None:
+        """Return an account of the latest reading."""
+        return next((a for a in self.contents.accounts if a.id == account_id), None)
+
     async def refresh(self) -> None:
         """Read again, unless a reading began after this call or a moment before.
 
         Concurrent calls share one reading.
         """
-        called_at = monotonic()
+        await self._read_since(monotonic() - _LEAST_AGE_SECONDS)
+
+    async def refresh_after_change(self) -> None:
+        """Read again, so that what is in the database at this call is seen."""
+        await self._read_since(monotonic())
+
+    async def _read_since(self, needed_at: float) -> None:
         async with self._lock:
-            if self._read_at > called_at - _LEAST_AGE_SECONDS:
+            if self._read_at > needed_at:
                 return
             begun_at = monotonic()
             try:
@@ -82,7 +92,10 @@ class Snapshot:
     async def _watch(self) -> None:
         while True:
             await asyncio.sleep(_INTERVAL_SECONDS)
-            await self.refresh()
+            try:
+                await self.refresh()
+            except Exception:  # noqa: BLE001  # a reading that fails is not the last
+                _log.exception("snapshot_failed")
 
     def _note_failure(self, error: DatabaseError) -> None:
         if not self._is_failing:

@@ -11,7 +11,7 @@ from proxy.errors import envelope
 
 _FRAME_ENDS = (b"\n\n", b"\r\n\r\n", b"\r\r")
 # JSON has no raw line ends, so a line that begins so is an event name, never content.
-_LAST_EVENT = re.compile(rb"(?:^|[\r\n])event: ?(?:message_stop|error)[\r\n]")
+_LAST_EVENT = re.compile(rb"(?:^|[\r\n])event: ?(message_stop|error)(?=[\r\n])")
 
 # A frame that grows beyond this is passed on in pieces; memory stays bounded.
 _HELD_LIMIT_BYTES = 8 * 1024**2
@@ -23,11 +23,14 @@ class FrameReader:
     Whole frames pass; the beginning of the next is held until it is whole. So a stream
     that breaks can still be ended legally: what a caller has is always a run of whole
     frames. What comes out, with `held` at the end, is what went in, byte for byte.
+
+    `last_event` is `message_stop` or `error` once one has passed: after that, a stream
+    may end. An `error` wins, as it does with SDKs.
     """
 
     def __init__(self) -> None:
         self.held = b""
-        self.has_ended = False
+        self.last_event: bytes | None = None
 
     def feed(self, data: bytes) -> bytes:
         """Take bytes as they arrived; return the whole frames among them."""
@@ -40,17 +43,19 @@ class FrameReader:
             frames, self.held = data, b""
         else:
             frames, self.held = data[:end], data[end:]
-        if frames and not self.has_ended:
-            self.has_ended = _ends_message(frames)
+        if frames and self.last_event != b"error":
+            self.last_event = _last_event(frames) or self.last_event
         return frames
 
     def finish(self) -> bytes:
         """Return what may still be passed on at the stream's end.
 
-        A last frame without its empty line counts if it is the one that ends a message.
+        A last frame without its empty line counts if it ends a message: SDKs need no
+        more of it. They would overlook an error that is not whole.
         """
-        self.has_ended = self.has_ended or _ends_message(self.held)
-        return self.held if self.has_ended else b""
+        if self.last_event is None and _last_event(self.held) == b"message_stop":
+            self.last_event = b"message_stop"
+        return self.held if self.last_event else b""
 
 
 def _last_frame_end(data: bytes) -> int:
@@ -61,11 +66,12 @@ def _last_frame_end(data: bytes) -> int:
     )
 
 
-def _ends_message(frames: bytes) -> bool:
+def _last_event(frames: bytes) -> bytes | None:
     # The plain searches are far cheaper, and nearly always say no.
-    return (b"message_stop" in frames or b"error" in frames) and (
-        _LAST_EVENT.search(frames) is not None
-    )
+    if b"message_stop" not in frames and b"error" not in frames:
+        return None
+    found = set(_LAST_EVENT.findall(frames))
+    return b"error" if b"error" in found else next(iter(found), None)
 
 
 def error_event(error: ClaudeProxyError, request_id: str) -> bytes:

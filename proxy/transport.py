@@ -99,8 +99,14 @@ class _ReplyStream(httpx.AsyncByteStream):
     async def __aiter__(self) -> AsyncIterator[bytes]:
         content = self._reply.content
         with _translated():
-            while piece := await content.readany():
-                yield piece
+            try:
+                while piece := await content.readany():
+                    yield piece
+            except (aiohttp.ClientError, OSError):
+                # It raises before it hands over what had arrived until then.
+                if rest := content._read_nowait(-1):
+                    yield rest
+                raise
 
     async def aclose(self) -> None:
         # Ends the connection unless the body was read to its end.
@@ -148,10 +154,18 @@ def _url(request: httpx.Request) -> URL:
 
 def _headers(request: httpx.Request) -> CIMultiDict[str]:
     return CIMultiDict(
-        (name.decode("latin-1"), value.decode("latin-1"))
+        (name.decode("ascii"), _text(value))
         for name, value in request.headers.raw
         if name.lower() != b"host"
     )
+
+
+def _text(value: bytes) -> str:
+    # aiohttp writes headers as UTF-8; only what is no UTF-8 changes on this way.
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return value.decode("latin-1")
 
 
 # The first match counts, so subclasses stand before their bases.
@@ -181,8 +195,18 @@ def translate(error: BaseException) -> httpx.TransportError:
     """Return httpx's word for an exception of aiohttp's."""
     for known, translation in _TRANSLATIONS:
         if isinstance(error, known):
-            return translation(f"{type(error).__name__}: {error}")
+            return translation(_describe(error))
     raise TypeError(f"no translation for {type(error).__name__}") from error
+
+
+def _describe(error: BaseException) -> str:
+    """Say what is safe to log.
+
+    Only the operating system's errors speak for themselves, of addresses and numbers:
+    those of the parser quote the answer, and others the URL with its query.
+    """
+    kind = type(error).__name__
+    return f"{kind}: {error}" if isinstance(error, OSError) else kind
 
 
 @contextlib.contextmanager

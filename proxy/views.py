@@ -10,12 +10,13 @@ from django.http.response import HttpResponseBase
 import claudeproxy
 from accounts.pool import PooledAccount
 from claudeproxy.conf import conf
+from claudeproxy.errors import ClaudeProxyError
 from clients.directory import KnownKey
 from proxy import admission, endpoints, errors, facts, headers, relay
 from proxy.endpoints import Endpoint
 from proxy.facts import RequestFacts
 from proxy.handler import GatewayRequest
-from proxy.selection import Decision, is_eligible
+from proxy.selection import Decision, is_eligible, lacks_everywhere
 from proxy.upstream import UpstreamReply, UpstreamRequest
 
 
@@ -27,7 +28,7 @@ async def forward(request: GatewayRequest) -> HttpResponseBase:
         endpoint.body_limit_bytes, conf.request_timeout.total_seconds()
     )
     known = _facts(request, endpoint, body)
-    account = _choose(request, key, known)
+    account = await _choose(request, endpoint, key, known)
     reply = await _send(request, account, body)
     if known.conversation is not None and reply.status < 400:
         request.gateway.affinity.bind((key.id, known.conversation), account.id)
@@ -74,18 +75,42 @@ def _facts(request: GatewayRequest, endpoint: Endpoint, body: bytes) -> RequestF
     return known
 
 
-def _choose(
-    request: GatewayRequest, key: KnownKey, known: RequestFacts
+async def _choose(
+    request: GatewayRequest, endpoint: Endpoint, key: KnownKey, known: RequestFacts
 ) -> PooledAccount:
+    """Choose an account whose token is good for this request."""
+    gateway = request.gateway
     conversation = None
     if known.conversation is not None and conf.routing_strategy == "affinity":
         conversation = (key.id, known.conversation)
-    decision = request.gateway.choose(conversation, datetime.now(UTC))
-    if decision.account is None:
-        raise errors.NoAccountAvailableError(_why_nobody(decision))
-    request.record.account_name = decision.account.name
-    request.record.routing = decision.how
-    return decision.account
+    tried: set[int] = set()
+    while True:
+        now = datetime.now(UTC)
+        if endpoint.is_conversation:
+            decision = gateway.choose(
+                conversation, now, model=known.model, already_tried=tried
+            )
+        else:
+            decision = gateway.choose_for_list(now, already_tried=tried)
+        if decision.account is None:
+            raise _nobody(request, known, decision)
+        account = await gateway.refresher.fresh(decision.account, now)
+        if account is not None:
+            gateway.activity.note(account.id, now)
+            request.record.account_name = account.name
+            request.record.routing = decision.how
+            return account
+        tried.add(decision.account.id)
+
+
+def _nobody(
+    request: GatewayRequest, known: RequestFacts, decision: Decision
+) -> ClaudeProxyError:
+    accounts = request.gateway.snapshot.contents.accounts
+    if known.model is not None and lacks_everywhere(accounts, known.model):
+        offered = frozenset().union(*(account.models or () for account in accounts))
+        return errors.model_not_found(known.model, offered)
+    return errors.NoAccountAvailableError(_why_nobody(decision))
 
 
 def _why_nobody(decision: Decision) -> str:
@@ -137,6 +162,8 @@ def _answer(request: GatewayRequest, reply: UpstreamReply) -> StreamingHttpRespo
     response = StreamingHttpResponse(content, status=reply.status)
     del response.headers["content-type"]
     for name, value in headers.for_caller(reply.headers):
+        if name == b"content-length" and reply.is_event_stream:
+            continue  # an error event may have to be put behind it
         text = value.decode("latin-1")
         if name.decode() in response.headers:
             # RFC 9110 §5.3: several lines of one name are one list.

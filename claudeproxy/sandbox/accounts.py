@@ -1,9 +1,9 @@
 """The accounts that the sandbox knows, and who a request comes from."""
 
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol, Self
 
 from claudeproxy.sandbox import catalogue
 from claudeproxy.sandbox.errors import ControlError
@@ -21,24 +21,56 @@ DEFAULT_MODELS: Final = {
 }
 
 
+def stable_id(name: str) -> str:
+    """Derive a UUID from a name, the same in every sandbox."""
+    return str(uuid.uuid5(uuid.NAMESPACE_URL, f"claude-sandbox:{name}"))
+
+
+class Limits(Protocol):
+    """What an account has used up, and the headers that report it."""
+
+    def spend(self, now: float, input_tokens: int, output_tokens: int) -> None:
+        """Charge one request."""
+
+    def headers(self, now: float) -> list[tuple[bytes, bytes]]:
+        """Build the headers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Organization:
+    """Whom an account belongs to."""
+
+    id: str
+    name: str
+    kind: str | None = None
+
+    @classmethod
+    def named(cls, name: str, kind: str) -> Self:
+        """Make up an organization; the id follows from the name."""
+        return cls(stable_id(f"organization:{name}"), name, kind)
+
+
 class Account:
     """One account: its key, its organization, its models and its rate limits."""
+
+    rate_limits: Limits
 
     def __init__(
         self,
         name: str,
-        api_key: str,
+        api_key: str | None,
         models: Iterable[str] = COMMON_MODELS,
         latency_ms: float = 0,
+        *,
+        organization: Organization | None = None,
     ) -> None:
         self.name = name
         self.api_key = api_key
         self.latency_ms = latency_ms
         # Derived from the name, so that a restart does not change who answered.
-        self.organization_id = str(
-            uuid.uuid5(uuid.NAMESPACE_URL, f"claude-sandbox:{name}")
+        self.organization = organization or Organization(
+            stable_id(name), f"Sandbox organization of {name}"
         )
-        self.organization_name = f"Sandbox organization of {name}"
         self.models = {model: catalogue.describe(model) for model in models}
         self.rate_limits = RateLimits()
         self.headers = [(b"anthropic-organization-id", self.organization_id.encode())]
@@ -46,14 +78,53 @@ class Account:
     def __repr__(self) -> str:
         return f"<Account {self.name}>"
 
+    @property
+    def organization_id(self) -> str:
+        """The id of its organization."""
+        return self.organization.id
+
+    @property
+    def organization_name(self) -> str:
+        """The name of its organization."""
+        return self.organization.name
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """Whose a key or a token is, and what it is good for.
+
+    A scope of None is no limit, as for keys; a refusal says why it is not accepted.
+    """
+
+    account: Account
+    scope: tuple[str, ...] | None = None
+    refusal: str | None = None
+
+
+FindToken = Callable[[str], Credential | None]
+
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who sent a request, and its headers with the credentials taken out."""
+    """Who sent a request, and its headers with the credentials taken out.
+
+    The account is also known if its credential is refused.
+    """
 
     account: Account | None
     credential_headers: list[str]
     headers: list[tuple[str, str]]
+    scope: tuple[str, ...] | None = None
+    refusal: str | None = None
+
+    @property
+    def accepted_account(self) -> Account | None:
+        """The account, unless its credential is refused."""
+        return None if self.refusal else self.account
+
+
+def _no_token(_token: str) -> None:
+    return None
 
 
 class Accounts:
@@ -80,7 +151,9 @@ class Accounts:
             for name, models in DEFAULT_MODELS.items()
         ]
         self._by_name = {account.name: account for account in defaults}
-        self._by_key = {account.api_key: account for account in defaults}
+        self._by_key = {
+            account.api_key: account for account in defaults if account.api_key
+        }
 
     def add(
         self,
@@ -110,28 +183,52 @@ class Accounts:
         account = self._by_name.pop(name, None)
         if account is None:
             raise ControlError(404, f"there is no account {name}")
-        del self._by_key[account.api_key]
+        self._by_key = {
+            key: other for key, other in self._by_key.items() if other is not account
+        }
 
-    def identify(self, headers: RawHeaders) -> Caller:
-        """Find out whose key a request carries; x-api-key counts before a bearer."""
+    def identify(
+        self, headers: RawHeaders, find_token: FindToken = _no_token
+    ) -> Caller:
+        """Find out whose credential a request has; x-api-key counts before a bearer."""
         shown: list[tuple[str, str]] = []
-        owners: dict[bytes, Account | None] = {}
+        found: dict[bytes, Credential | None] = {}
         for raw_name, raw_value in headers:
             value = raw_value.decode("latin-1")
             if raw_name in CREDENTIAL_HEADERS:
-                owner = self._by_key.get(_key_in(raw_name, value))
-                owners.setdefault(raw_name, owner)
-                value = f"[account {owner.name}]" if owner else "[unknown]"
+                credential = self._credential(raw_name, value, find_token)
+                found.setdefault(raw_name, credential)
+                known = f"[account {credential.account.name}]" if credential else ""
+                value = known or "[unknown]"
             shown.append((raw_name.decode("latin-1"), value))
-        deciding = next((name for name in CREDENTIAL_HEADERS if name in owners), b"")
+        deciding = next((name for name in CREDENTIAL_HEADERS if name in found), b"")
+        credential = found.get(deciding)
         return Caller(
-            account=owners.get(deciding),
-            credential_headers=[name.decode() for name in owners],
+            account=credential.account if credential else None,
+            credential_headers=[name.decode() for name in found],
             headers=shown,
+            scope=credential.scope if credential else None,
+            refusal=credential.refusal if credential else _refusal(deciding),
         )
 
+    def _credential(
+        self, header: bytes, value: str, find_token: FindToken
+    ) -> Credential | None:
+        secret = _secret_in(header, value)
+        account = self._by_key.get(secret)
+        if account is not None:
+            return Credential(account)
+        token = find_token(secret)
+        if token is not None and header == b"x-api-key":
+            return Credential(token.account, token.scope, _refusal(header))
+        return token
 
-def _key_in(name: bytes, value: str) -> str:
+
+def _refusal(header: bytes) -> str:
+    return "invalid bearer token" if header == b"authorization" else "invalid x-api-key"
+
+
+def _secret_in(name: bytes, value: str) -> str:
     if name == b"x-api-key":
         return value
     scheme, _, token = value.partition(" ")

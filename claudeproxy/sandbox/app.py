@@ -7,17 +7,20 @@ from typing import Final
 
 import msgspec
 
-from claudeproxy.sandbox import api, control, delivery
-from claudeproxy.sandbox.accounts import Account
-from claudeproxy.sandbox.api import Call
+from claudeproxy.sandbox import api, calls, control, delivery
+from claudeproxy.sandbox.accounts import EVERYONE, Account, Caller
+from claudeproxy.sandbox.calls import Call
 from claudeproxy.sandbox.delivery import Plan, Reply
-from claudeproxy.sandbox.errors import ClientGoneError
+from claudeproxy.sandbox.errors import ClientGoneError, GrantError
 from claudeproxy.sandbox.log import Entry, Outcome
+from claudeproxy.sandbox.oauth import authorize, endpoints, requests
 from claudeproxy.sandbox.script import NOTHING, Step
 from claudeproxy.sandbox.state import Sandbox
 from claudeproxy.sandbox.wire import Exchange, Receive, Scope, Send
 
 BODY_LIMIT_BYTES: Final = 32 * 1024 * 1024
+# A query with a code or a token in it stays out of the log.
+SECRET_QUERY_PATHS: Final = (authorize.CALLBACK_PATH, *endpoints.TOKEN_PATHS)
 
 
 class SandboxApp:
@@ -53,22 +56,23 @@ class SandboxApp:
         )
         content = msgspec.json.encode(value)
         length = (b"content-length", str(len(content)).encode())
-        await exchange.start(status, [api.LABEL, api.JSON, length])
+        await exchange.start(status, [calls.LABEL, calls.JSON, length])
         await exchange.end(content)
 
     async def _api(self, exchange: Exchange) -> None:
         scope = exchange.scope
-        caller = self.sandbox.accounts.identify(scope["headers"])
+        caller = self.sandbox.identify(scope["headers"])
+        query = scope["query_string"].decode("latin-1")
         entry = self.sandbox.log.arrive(
             caller,
             request_id=f"req_{secrets.token_hex(12)}",
             method=scope["method"],
             path=scope["path"],
-            query=scope["query_string"].decode("latin-1"),
+            query="" if scope["path"] in SECRET_QUERY_PATHS else query,
         )
         outcome: Outcome | None = None
         try:
-            outcome = await self._serve(exchange, entry, caller.account)
+            outcome = await self._serve(exchange, entry, caller)
         except ClientGoneError:
             outcome = Outcome.CLIENT_GONE
         except asyncio.CancelledError:
@@ -83,30 +87,35 @@ class SandboxApp:
         if outcome in (Outcome.CUT, Outcome.RESET):
             await exchange.abort(reset=outcome is Outcome.RESET)
 
-    async def _serve(
-        self, exchange: Exchange, entry: Entry, account: Account | None
-    ) -> Outcome:
+    async def _serve(self, exchange: Exchange, entry: Entry, caller: Caller) -> Outcome:
         body = await exchange.read_body(BODY_LIMIT_BYTES)
         entry.body_sha256 = exchange.body_sha256
-        step, latency_ms = NOTHING, 0.0
-        if account is not None:
-            step = self.sandbox.script.take(account.name, entry.path) or NOTHING
-            latency_ms = account.latency_ms
-        head = api.peek(body)
+        head = None
+        if entry.path in endpoints.TOKEN_PATHS:
+            self._note_grant(exchange, entry, body)
+        else:
+            head = api.peek(body)
+        account = caller.accepted_account
+        step = self._take_step(entry, account)
+        latency_ms = account.latency_ms if account else 0.0
         if head is not None:
             entry.model, entry.stream = head.model, bool(head.stream)
         call = Call(
+            sandbox=self.sandbox,
             method=entry.method,
             path=entry.path,
-            query=entry.query,
+            query=exchange.scope["query_string"].decode("latin-1"),
             headers=exchange.scope["headers"],
             body=body,
             head=head,
             account=account,
             request_id=entry.request_id,
+            scope=caller.scope,
+            refusal=caller.refusal,
             step=step,
         )
         reply = api.respond(call)
+        entry.token_outcome = reply.token_outcome
         plan = delivery.plan(reply, step, entry.request_id)
         if reply.is_stream or latency_ms or step is not NOTHING:
             exchange.watch()
@@ -116,6 +125,19 @@ class SandboxApp:
             return await _play(exchange, entry, reply, plan, step)
         finally:
             entry.frames_sent = plan.frames_in(exchange.bytes_sent)
+
+    def _note_grant(self, exchange: Exchange, entry: Entry, body: bytes | None) -> None:
+        with contextlib.suppress(GrantError):
+            asked = requests.read(exchange.scope["headers"], body)
+            self.sandbox.oauth.note(asked, entry)
+
+    def _take_step(self, entry: Entry, account: Account | None) -> Step:
+        name = account.name if account else None
+        if entry.path in endpoints.TOKEN_PATHS:
+            name = entry.account or EVERYONE
+        if name is None:
+            return NOTHING
+        return self.sandbox.script.take(name, entry.path) or NOTHING
 
 
 async def _play(

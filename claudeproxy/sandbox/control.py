@@ -1,7 +1,7 @@
 """The control side, by which an operator or a test steers the sandbox."""
 
 from collections.abc import Callable
-from typing import Annotated, Final
+from typing import Annotated, Final, TypeVar
 from urllib.parse import parse_qs
 
 import msgspec
@@ -9,7 +9,10 @@ import msgspec
 from claudeproxy.sandbox import script
 from claudeproxy.sandbox.accounts import COMMON_MODELS, EVERYONE, Account
 from claudeproxy.sandbox.errors import ControlError, readable
+from claudeproxy.sandbox.oauth.people import Person
 from claudeproxy.sandbox.state import Sandbox
+
+T = TypeVar("T")
 
 PREFIX: Final = "/_sandbox"
 Answer = tuple[int, object]
@@ -25,6 +28,25 @@ class NewAccount(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     api_key: Key
     models: tuple[str, ...] = COMMON_MODELS
     latency_ms: script.Milliseconds = 0
+
+
+class ClockMove(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The body of a call that moves the clock."""
+
+    advance_seconds: float
+
+
+class WhoseTokens(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The body of a call that ends somebody's tokens."""
+
+    person: str
+
+
+class NewTokens(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The body of a call that signs somebody in."""
+
+    person: str
+    scope: str = ""
 
 
 class LogQuery(msgspec.Struct, frozen=True):
@@ -55,6 +77,7 @@ def _describe(sandbox: Sandbox, _query: str, _body: bytes) -> Answer:
     return 200, {
         "what": "A stand-in for Claude. No model is asked and nothing costs money.",
         "accounts": [_shown(account) for account in sandbox.accounts],
+        "people": [_shown_person(person) for person in sandbox.oauth.people],
         "requests": log.last_seq,
         "requests_in_log": len(log),
         "requests_in_flight": log.in_flight,
@@ -77,10 +100,9 @@ def _clear_log(sandbox: Sandbox, _query: str, _body: bytes) -> Answer:
 
 
 def _add_account(sandbox: Sandbox, _query: str, body: bytes) -> Answer:
-    try:
-        new = msgspec.json.decode(body, type=NewAccount)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
-        raise ControlError(400, readable(exc)) from exc
+    new = _decode(body, NewAccount)
+    if new.name in sandbox.oauth.people:
+        raise ControlError(409, f"name: there is already somebody called {new.name}")
     account = sandbox.accounts.add(new.name, new.api_key, new.models, new.latency_ms)
     return 201, _shown(account)
 
@@ -111,8 +133,39 @@ def _reset(sandbox: Sandbox, _query: str, _body: bytes) -> Answer:
     return 200, {}
 
 
+def _tell_time(sandbox: Sandbox, _query: str, _body: bytes) -> Answer:
+    return 200, {"now": sandbox.clock.now()}
+
+
+def _move_clock(sandbox: Sandbox, query: str, body: bytes) -> Answer:
+    sandbox.clock.advance(_decode(body, ClockMove).advance_seconds)
+    return _tell_time(sandbox, query, body)
+
+
+def _issue_tokens(sandbox: Sandbox, _query: str, body: bytes) -> Answer:
+    asked = _decode(body, NewTokens)
+    return 200, sandbox.oauth.issue(asked.person, scope=asked.scope)
+
+
+def _expire_tokens(sandbox: Sandbox, _query: str, body: bytes) -> Answer:
+    sandbox.oauth.expire_access_tokens(_decode(body, WhoseTokens).person)
+    return 200, {}
+
+
+def _revoke_tokens(sandbox: Sandbox, _query: str, body: bytes) -> Answer:
+    sandbox.oauth.revoke(_decode(body, WhoseTokens).person)
+    return 200, {}
+
+
+def _decode(body: bytes, kind: type[T]) -> T:
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
+        raise ControlError(400, readable(exc)) from exc
+
+
 def _require_account(sandbox: Sandbox, name: str) -> None:
-    if name != EVERYONE and name not in sandbox.accounts:
+    if name != EVERYONE and not sandbox.knows(name):
         raise ControlError(400, f"account: there is no account {name}")
 
 
@@ -128,6 +181,15 @@ def _shown(account: Account) -> dict[str, object]:
     }
 
 
+def _shown_person(person: Person) -> dict[str, object]:
+    holder = {
+        "uuid": person.holder_id,
+        "full_name": person.full_name,
+        "email": person.email,
+    }
+    return {**_shown(person), "holder": holder}
+
+
 Route = Callable[[Sandbox, str, bytes], Answer]
 ROUTES: Final[dict[str, dict[str, Route]]] = {
     "": {"GET": _describe},
@@ -135,5 +197,9 @@ ROUTES: Final[dict[str, dict[str, Route]]] = {
     "accounts": {"POST": _add_account},
     "accounts/": {"DELETE": _revoke_account},
     "script": {"POST": _extend_script, "DELETE": _clear_script},
+    "clock": {"GET": _tell_time, "POST": _move_clock},
+    "oauth/issue": {"POST": _issue_tokens},
+    "oauth/expire": {"POST": _expire_tokens},
+    "oauth/revoke": {"POST": _revoke_tokens},
     "reset": {"POST": _reset},
 }

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 
 from claudeproxy.sandbox import answers, errors
-from claudeproxy.sandbox.log import Outcome
+from claudeproxy.sandbox.log import Outcome, TokenOutcome
 from claudeproxy.sandbox.script import ResetAt, Step
 
 
@@ -18,6 +18,7 @@ class Reply:
     headers: list[tuple[bytes, bytes]]
     frames: list[bytes]
     is_stream: bool = False
+    token_outcome: TokenOutcome | None = None
 
 
 @dataclass(frozen=True, slots=True)

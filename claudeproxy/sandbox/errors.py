@@ -50,6 +50,23 @@ class ControlError(Exception):
         self.status = status
 
 
+class GrantError(Exception):
+    """A refusal of the token endpoint, under the name that OAuth has for it."""
+
+    def __init__(self, code: str, message: str, *, is_reuse: bool = False) -> None:
+        super().__init__(message)
+        self.code = code
+        self.is_reuse = is_reuse
+
+
+class PageError(Exception):
+    """What is wrong with a sign-in, for the person who reads the page."""
+
+    def __init__(self, message: str, status: int = 400) -> None:
+        super().__init__(message)
+        self.status = status
+
+
 class ClientGoneError(Exception):
     """The client left before its answer was complete."""
 

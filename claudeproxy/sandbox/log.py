@@ -3,7 +3,7 @@
 import threading
 from collections import deque
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import datetime
 from enum import StrEnum
 from time import perf_counter
 from typing import Final
@@ -11,6 +11,7 @@ from typing import Final
 import msgspec
 
 from claudeproxy.sandbox.accounts import Caller
+from claudeproxy.sandbox.clock import Clock
 
 CAPACITY: Final = 10_000
 
@@ -30,6 +31,22 @@ class Outcome(StrEnum):
     ERROR_EVENT = "error_event"
     # The stream ended cleanly, but before its last event.
     ENDED_EARLY = "ended_early"
+
+
+class TokenOutcome(StrEnum):
+    """What became of a request to the token endpoint, whatever reached the client."""
+
+    ISSUED = "issued"
+    REVOKED = "revoked"
+    # A code or a refresh token came a second time; what came of it is revoked.
+    REUSED = "reused"
+    INVALID_CLIENT = "invalid_client"
+    INVALID_GRANT = "invalid_grant"
+    INVALID_REQUEST = "invalid_request"
+    INVALID_SCOPE = "invalid_scope"
+    UNSUPPORTED_GRANT_TYPE = "unsupported_grant_type"
+    # The script answered or broke the connection; nothing was done.
+    SCRIPTED = "scripted"
 
 
 class Entry(msgspec.Struct, kw_only=True):
@@ -53,12 +70,16 @@ class Entry(msgspec.Struct, kw_only=True):
     frames_sent: int = 0
     bytes_sent: int = 0
     client_gone_after_ms: float | None = None
+    grant_type: str | None = None
+    refresh_token_sha256: str | None = None
+    token_outcome: TokenOutcome | None = None
 
 
 class Log:
     """The latest requests in the order of their arrival."""
 
-    def __init__(self, capacity: int = CAPACITY) -> None:
+    def __init__(self, capacity: int = CAPACITY, clock: Clock | None = None) -> None:
+        self._clock = clock or Clock()
         self._entries: deque[Entry] = deque(maxlen=capacity)
         self._last_seq = 0
         self._changed = threading.Condition()
@@ -80,7 +101,7 @@ class Log:
             self._last_seq += 1
             entry = Entry(
                 seq=self._last_seq,
-                at=datetime.now(UTC),
+                at=self._clock.now(),
                 request_id=request_id,
                 account=caller.account.name if caller.account else None,
                 method=method,

@@ -3,7 +3,7 @@
 import re
 import threading
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Final, Literal
 
@@ -15,6 +15,7 @@ from claudeproxy.sandbox.errors import ControlError, readable
 from claudeproxy.sandbox.log import Outcome
 
 MESSAGES_PATH: Final = "/v1/messages"
+TOKEN_PATH: Final = "/v1/oauth/token"  # noqa: S105  # a path
 OWN_HEADERS: Final = ("content-length", "transfer-encoding", "x-claude-sandbox")
 HEADER_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 HEADER_VALUE: Final = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
@@ -25,9 +26,17 @@ ENDINGS: Final = (
     "error_at_frame",
     "hang",
     "reset",
+    "lose_answer",
 )
+TOKEN_FIELDS: Final = ("lose_answer", "omit_refresh_token")
 # What only means something for an ordinary answer.
-SHAPING: Final = ("frames", "text", "end_after_frame", "error_at_frame")
+SHAPING: Final = (
+    "frames",
+    "text",
+    "end_after_frame",
+    "error_at_frame",
+    *TOKEN_FIELDS,
+)
 
 Milliseconds = Annotated[float, Meta(ge=0, le=3_600_000)]
 FrameNumber = Annotated[int, Meta(ge=1, le=1_000_000)]
@@ -83,15 +92,17 @@ class Step(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     error_message: str | None = None
     hang: FrameNumber | BeforeHead | None = None
     reset: ResetAt | BeforeHead | None = None
+    lose_answer: bool = False
+    omit_refresh_token: bool = False
 
     def __post_init__(self) -> None:
-        endings = [name for name in ENDINGS if getattr(self, name) is not None]
+        endings = self._set_among(ENDINGS)
         if len(endings) > 1:
             raise ValueError(f"{' and '.join(endings)} exclude each other")
         if self.path is not None and not self.path.startswith("/"):
             raise ValueError("path must begin with /")
         replaced = self.body is not UNSET or (self.status or 0) >= 400
-        shaping = [name for name in SHAPING if getattr(self, name) is not None]
+        shaping = self._set_among(SHAPING)
         if replaced and shaping:
             raise ValueError(f"a body or an error status excludes {shaping[0]}")
         errors_out = self.error_at_frame is not None or (self.status or 0) >= 400
@@ -99,11 +110,23 @@ class Step(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             raise ValueError(
                 "error_type and error_message need error_at_frame or an error status"
             )
+        for name in self._set_among(TOKEN_FIELDS):
+            if not self.matches(TOKEN_PATH):
+                raise ValueError(f"{name} needs a path that {TOKEN_PATH} begins with")
         for name in ("text", "error_type", "error_message", "body"):
             if not _is_writable(getattr(self, name)):
                 raise ValueError(f"{name} cannot be written as JSON")
         for name, value in self.header_pairs:
             _check_header(name, value)
+
+    def _set_among(self, names: Sequence[str]) -> list[str]:
+        # By identity, since 0 is a value too.
+        unset = (None, False)
+        return [
+            name
+            for name in names
+            if not any(getattr(self, name) is value for value in unset)
+        ]
 
     @property
     def header_pairs(self) -> list[tuple[str, str | None]]:
@@ -119,7 +142,19 @@ class Step(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             return Outcome.HANG
         if self.reset == "before_head":
             return Outcome.RESET
-        return Outcome.CUT if self.cut_at_byte == "before_head" else None
+        if self.cut_at_byte == "before_head" or self.lose_answer:
+            return Outcome.CUT
+        return None
+
+    @property
+    def has_body(self) -> bool:
+        """Whether the step brings its own body."""
+        return self.body is not UNSET
+
+    @property
+    def prevents_work(self) -> bool:
+        """Whether the connection breaks before the server has done anything."""
+        return self.ending_before_head is not None and not self.lose_answer
 
     def matches(self, path: str) -> bool:
         """Tell whether a request to *path* takes this step."""

@@ -1,20 +1,47 @@
 """Everything the sandbox remembers, in one object."""
 
-from claudeproxy.sandbox.accounts import Accounts
+from datetime import timedelta
+
+from claudeproxy.sandbox.accounts import Accounts, Caller, RawHeaders
+from claudeproxy.sandbox.clock import Clock
 from claudeproxy.sandbox.log import Log
+from claudeproxy.sandbox.oauth.grants import ACCESS_LIFETIME
+from claudeproxy.sandbox.oauth.server import DEFAULT_CLIENT_ID, AuthorizationServer
 from claudeproxy.sandbox.script import Script
 
 
 class Sandbox:
-    """The accounts, the script of faults and the log of one sandbox."""
+    """The accounts, the sign-ins, the script of faults, the log and the clock."""
 
-    def __init__(self) -> None:
+    def __init__(
+        self,
+        *,
+        client_id: str = DEFAULT_CLIENT_ID,
+        access_token_lifetime: timedelta = ACCESS_LIFETIME,
+    ) -> None:
+        self.clock = Clock()
         self.accounts = Accounts()
         self.script = Script()
-        self.log = Log()
+        self.log = Log(clock=self.clock)
+        self.oauth = AuthorizationServer(
+            self.clock,
+            self.log,
+            client_id=client_id,
+            access_token_lifetime=access_token_lifetime,
+        )
+
+    def identify(self, headers: RawHeaders) -> Caller:
+        """Find out whose key or access token a request carries."""
+        return self.accounts.identify(headers, self.oauth.find_token)
+
+    def knows(self, name: str) -> bool:
+        """Tell whether there is an account or a person of that name."""
+        return name in self.accounts or name in self.oauth.people
 
     def reset(self) -> None:
-        """Go back to the start: default accounts, no script, an empty log."""
+        """Go back to the start: default accounts, no tokens or script, real time."""
+        self.clock.restore()
         self.accounts.restore()
+        self.oauth.restore()
         self.script.clear()
         self.log.restart()

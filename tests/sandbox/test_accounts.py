@@ -35,6 +35,21 @@ def test_a_key_tells_the_account(
     assert who(*headers) == expected
 
 
+@pytest.mark.parametrize(
+    ("headers", "refusal"),
+    [
+        ([], "invalid x-api-key"),
+        ([(b"x-api-key", b"unknown")], "invalid x-api-key"),
+        ([(b"authorization", b"Bearer unknown")], "invalid bearer token"),
+        ([(b"x-api-key", b"sk-sandbox-ada")], None),
+    ],
+)
+def test_a_refusal_names_the_header_that_decided(
+    headers: list[tuple[bytes, bytes]], refusal: str | None
+) -> None:
+    assert Accounts().identify(headers).refusal == refusal
+
+
 def test_organizations_are_the_same_after_a_restart() -> None:
     first = [account.organization_id for account in Accounts()]
     assert [account.organization_id for account in Accounts()] == first

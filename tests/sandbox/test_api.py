@@ -162,6 +162,17 @@ def test_remaining_requests_count_down(ada: httpx.Client) -> None:
     assert seen == sorted(seen, reverse=True)
 
 
+def test_rate_limits_recover_by_the_clock_of_the_sandbox(
+    ada: httpx.Client, sandbox: Sandbox
+) -> None:
+    name = "anthropic-ratelimit-requests-remaining"
+    for _ in range(30):
+        ada.post("/v1/messages", json=ask())
+    assert int(ada.get("/v1/models").headers[name]) < 1000
+    sandbox.clock.advance(60)
+    assert ada.get("/v1/models").headers[name] == "1000"
+
+
 def test_a_stream_and_a_plain_answer_say_the_same(ada: httpx.Client) -> None:
     plain = ada.post("/v1/messages", json=ask()).json()
     answer = ada.post("/v1/messages", json=ask(stream=True))

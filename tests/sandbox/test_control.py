@@ -1,5 +1,6 @@
 """The control side over HTTP."""
 
+from datetime import UTC, datetime, timedelta
 from time import perf_counter
 
 import httpx
@@ -138,6 +139,49 @@ def test_clearing_can_spare_other_accounts(
     assert answer.json() == {"steps_pending": {"*": 1}}
 
 
+def test_the_start_page_tells_who_can_sign_in(control: httpx.Client) -> None:
+    people = {found["name"]: found for found in control.get("/").json()["people"]}
+    work, home = people["hedy-work"], people["hedy-home"]
+    assert work["holder"] == home["holder"]
+    assert work["holder"]["email"] == "hedy.lamarr@sandbox.example"
+    assert work["organization"] != home["organization"]
+
+
+def test_the_clock_can_be_read_and_moved(
+    control: httpx.Client, sandbox: Sandbox
+) -> None:
+    moved = control.post("/clock", json={"advance_seconds": 86_400}).json()
+    now = datetime.fromisoformat(control.get("/clock").json()["now"])
+    assert now >= datetime.fromisoformat(moved["now"])
+    assert timedelta(hours=23) < now - datetime.now(UTC) < timedelta(hours=25)
+    assert now <= sandbox.clock.now()
+
+
+def test_tokens_can_be_issued_expired_and_revoked(
+    control: httpx.Client, sandbox: Sandbox
+) -> None:
+    call = {"person": "radia", "scope": "user:inference"}
+    pair = control.post("/oauth/issue", json=call).json()
+    found = sandbox.oauth.find_token(pair["access_token"])
+    assert found
+    assert (found.account.name, found.scope) == ("radia", ("user:inference",))
+    assert control.post("/oauth/expire", json={"person": "radia"}).status_code == 200
+    assert sandbox.oauth.is_family_alive(pair["refresh_token"])
+    found = sandbox.oauth.find_token(pair["access_token"])
+    assert found
+    assert found.refusal
+    assert control.post("/oauth/revoke", json={"person": "radia"}).status_code == 200
+    assert not sandbox.oauth.is_family_alive(pair["refresh_token"])
+
+
+def test_steps_can_be_added_for_a_person(
+    control: httpx.Client, sandbox: Sandbox
+) -> None:
+    call = {"account": "dorothy", "steps": [{"status": 500}]}
+    assert control.post("/script", json=call).status_code == 200
+    assert sandbox.script.pending() == {"dorothy": 1}
+
+
 def test_reset_goes_back_to_the_start(
     ada: httpx.Client, control: httpx.Client, sandbox: Sandbox
 ) -> None:
@@ -145,8 +189,12 @@ def test_reset_goes_back_to_the_start(
     ada.get("/v1/models")
     control.delete("/accounts/grace")
     sandbox.script.add("*", {"status": 500})
+    pair = sandbox.oauth.issue("dorothy")
+    control.post("/clock", json={"advance_seconds": 3600})
     assert control.post("/reset").status_code == 200
     assert control.get("/").json() == start
+    assert not sandbox.oauth.is_family_alive(pair.refresh_token)
+    assert sandbox.clock.now() - datetime.now(UTC) < timedelta(minutes=1)
 
 
 @pytest.mark.parametrize(
@@ -166,6 +214,14 @@ def test_reset_goes_back_to_the_start(
             "api_key: ",
         ),
         ("DELETE", "/accounts/nobody", None, 404, "nobody"),
+        ("POST", "/accounts", {"name": "dorothy", "api_key": "k"}, 409, "dorothy"),
+        ("POST", "/clock", {}, 400, "advance_seconds"),
+        ("POST", "/clock", {"advance_seconds": "1"}, 400, "advance_seconds: "),
+        ("POST", "/clock", {"advance_seconds": 1e18}, 400, "advance_seconds: "),
+        ("POST", "/oauth/issue", {"person": "nobody"}, 400, "person: "),
+        ("POST", "/oauth/issue", {"person": "radia", "scope": "x"}, 400, "scope: "),
+        ("POST", "/oauth/expire", {"person": "nobody"}, 400, "person: "),
+        ("POST", "/oauth/revoke", {"person": "nobody"}, 400, "person: "),
         ("POST", "/script", {"account": "nobody", "steps": []}, 400, "account: "),
         ("DELETE", "/script?account=nobody", None, 400, "account: "),
         (

@@ -89,6 +89,19 @@ def test_any_bytes_are_refused_without_a_crash(body: bytes) -> None:
         ({"text": "\ud800"}, "text cannot be written as JSON"),
         ({"body": ["\ud800"]}, "body cannot be written as JSON"),
         ({"body": object()}, "body cannot be written as JSON"),
+        ({"lose_answer": True}, "lose_answer needs a path that /v1/oauth/token"),
+        (
+            {"omit_refresh_token": True, "path": "/v1/models"},
+            "omit_refresh_token needs",
+        ),
+        (
+            {"path": "/v1/oauth/token", "lose_answer": True, "hang": 1},
+            "hang and lose_answer exclude each other",
+        ),
+        (
+            {"path": "/v1/oauth/token", "status": 500, "lose_answer": True},
+            "a body or an error status excludes lose_answer",
+        ),
     ],
 )
 def test_a_wrong_step_is_refused_by_name(step: dict[str, object], reason: str) -> None:

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import threading
+from datetime import timedelta
 
 import httpx
 import pytest
@@ -16,6 +17,7 @@ from claudeproxy.sandbox import server
 from claudeproxy.sandbox.errors import NotLoopbackError
 from claudeproxy.sandbox.log import Outcome
 from claudeproxy.sandbox.server import SandboxServer
+from claudeproxy.sandbox.state import Sandbox
 from tests.sandbox.wire import ask, connect
 
 
@@ -48,6 +50,25 @@ def test_the_command_explains_a_taken_port(
     with socket.create_server(("127.0.0.1", 0)) as taken:
         assert command.main(["--port", str(taken.getsockname()[1])]) == 1
     assert "in use" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("seconds", ["0", "-1", "x", "99999999999"])
+def test_the_command_refuses_an_odd_lifetime(
+    capsys: pytest.CaptureFixture[str], seconds: str
+) -> None:
+    with pytest.raises(SystemExit):
+        command.main(["--access-token-seconds", seconds])
+    assert "--access-token-seconds" in capsys.readouterr().err
+
+
+def test_the_command_passes_its_options_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[Sandbox] = []
+    monkeypatch.setattr(server, "run", lambda _host, _port, box: started.append(box))
+    options = ["--client-id", "own", "--access-token-seconds", "90"]
+    assert command.main(options) == 0
+    [sandbox] = started
+    assert sandbox.oauth.client_id == "own"
+    assert sandbox.oauth.access_token_lifetime == timedelta(seconds=90)
 
 
 def test_a_server_can_be_started_anew_and_keeps_its_sandbox() -> None:

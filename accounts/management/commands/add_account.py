@@ -41,7 +41,7 @@ class Command(BaseCommand):
             finding = probe.check_credential(AccountKind.API_KEY, api_key)
             if not finding.works:
                 raise CommandError(
-                    f"api_key: {finding.message} Nothing was stored; "
+                    f"api_key: {finding.message.rstrip('.')}. Nothing was stored; "
                     "--no-check stores it unchecked."
                 )
         try:

@@ -1,0 +1,249 @@
+"""Keep access tokens fresh: one refresh at a time for each account, on all machines.
+
+A provider that rotates refresh tokens takes the second use of one for theft and ends
+the sign-in. So, whatever dies or hangs:
+
+1. A refresh holds a lease in the account's row; everybody else waits for its result.
+2. Under the lease the row is read again: perhaps it has been done.
+3. That a refresh token is about to be sent is committed before it is sent. A process
+   that finds such a mark without an outcome never sends that token again.
+4. The new pair is committed before anybody uses it.
+5. An answer without a new refresh token keeps the old one.
+6. A refused refresh token is never sent again, which its digest makes sure of.
+"""
+
+import hashlib
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import Enum
+from time import sleep
+
+import structlog
+from django.db.models import Q
+from django.utils import timezone
+
+from accounts import lifecycle, oauth
+from accounts.errors import NoTokenReplyError, TokenRefusedError
+from accounts.models import Account
+from accounts.oauth import TokenSet
+from accounts.status import AccountKind, AccountStatus
+from claudeproxy.crypto import Secret
+
+_log = structlog.get_logger(__name__)
+
+# A request refreshes first if the token lives shorter than this.
+MARGIN = timedelta(seconds=60)
+# Longer than the token request may take: a lease ends by itself if its holder dies.
+_LEASE = timedelta(seconds=60)
+_POLL_SECONDS = 0.05
+_FIRST_DELAY = timedelta(seconds=30)
+_LONGEST_DELAY = timedelta(minutes=15)
+_INTERRUPTED = (
+    "A refresh was interrupted after the refresh token may have been used; "
+    "sign in again."
+)
+
+Clock = Callable[[], datetime]
+Send = Callable[[Secret], TokenSet]
+
+
+class Outcome(Enum):
+    """How an attempt to have a fresh token ended."""
+
+    REFRESHED = "refreshed"
+    STILL_FRESH = "still fresh"  # also: somebody else has just done it
+    UNDER_WAY = "under way"  # by somebody else, who was not waited for
+    POSTPONED = "postponed"  # after trouble; the old token is used while it lives
+    FAILED = "failed"  # trouble just now; the old token is used while it lives
+    INVALID = "invalid"  # refused, or lost: a person must sign in again
+    GONE = "gone"  # the account was deleted, or has no tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    outcome: Outcome
+    message: str = ""
+
+
+def send_refresh(refresh_token: Secret) -> TokenSet:
+    """Ask the provider for a new pair."""
+    return oauth.post_token(oauth.refresh_request(refresh_token), now=timezone.now())
+
+
+def ensure_fresh(
+    account_id: int,
+    *,
+    margin: timedelta = MARGIN,
+    refused: Secret | None = None,
+    force: bool = False,
+    is_patient: bool = True,
+    clock: Clock = timezone.now,
+    send: Send = send_refresh,
+) -> Result:
+    """Return once the account's access token is fresh, or cannot be made so now.
+
+    *margin* is the life a token must have left to count as fresh. *refused* is an
+    access token that the upstream refused: any other counts as fresh. *force* refreshes
+    whatever the token's age and ignores a delay after earlier trouble. Unless
+    *is_patient*, a refresh that is under way elsewhere is not waited for.
+    """
+    owner = secrets.token_hex(8)
+    while True:
+        account = Account.objects.filter(pk=account_id).first()
+        if account is None or account.kind != AccountKind.OAUTH:
+            return Result(Outcome.GONE)
+        now = clock()
+        if answer := _answer_without_refresh(
+            account, margin, refused, now, force=force
+        ):
+            return answer
+        if _take_lease(account_id, owner, now):
+            try:
+                # Whoever held the lease before may have changed everything.
+                account = Account.objects.get(pk=account_id)
+                answer = _answer_without_refresh(
+                    account, margin, refused, now, force=force
+                )
+                return answer or _refresh(account, clock, send)
+            except Account.DoesNotExist:
+                return Result(Outcome.GONE)
+            finally:
+                _release_lease(account_id, owner)
+        if not is_patient:
+            return Result(Outcome.UNDER_WAY)
+        # Only the first of all who wait for one refresh should force it.
+        force = False
+        refused = refused or account.access_token
+        sleep(_POLL_SECONDS)
+
+
+def _answer_without_refresh(
+    account: Account,
+    margin: timedelta,
+    refused: Secret | None,
+    now: datetime,
+    *,
+    force: bool,
+) -> Result | None:
+    if account.status == AccountStatus.INVALID:
+        return Result(Outcome.INVALID, account.status_reason)
+    if refused is not None:
+        is_fresh = account.access_token != refused
+    else:
+        is_fresh = not force and _lives(account, now + margin)
+    if is_fresh:
+        return Result(Outcome.STILL_FRESH)
+    if account.refresh_token is None:
+        return Result(Outcome.FAILED, "the account has no refresh token")
+    if account.refresh_retry_at and now < account.refresh_retry_at and not force:
+        return Result(Outcome.POSTPONED, account.last_refresh_error)
+    return None
+
+
+def _refresh(account: Account, clock: Clock, send: Send) -> Result:
+    """Do the refresh; the caller holds the lease and has just read the row."""
+    refresh_token = account.refresh_token
+    if refresh_token is None:
+        return Result(Outcome.FAILED, "the account has no refresh token")
+    digest = digest_of(refresh_token)
+    if digest == account.refused_refresh_digest:
+        return _invalidate(account, "its refresh token was refused before", clock())
+    if digest == account.sent_refresh_digest:
+        return _give_up_interrupted(account, clock())
+    # Rule 3. From here on a crash must not lead to a second use.
+    Account.objects.filter(pk=account.pk).update(sent_refresh_digest=digest)
+    try:
+        tokens = send(refresh_token)
+    except TokenRefusedError as error:
+        Account.objects.filter(pk=account.pk, sent_refresh_digest=digest).update(
+            refused_refresh_digest=digest, sent_refresh_digest=""
+        )
+        return _invalidate(account, str(error), clock())
+    except NoTokenReplyError as error:
+        return _note_trouble(account, digest, error, clock())
+    return _store(account, digest, tokens, clock())
+
+
+def _store(account: Account, digest: str, tokens: TokenSet, now: datetime) -> Result:
+    # Not bound to the lease, which may have run out: these tokens are the only ones
+    # that still work. Bound to what was sent, so that a sign-in meanwhile wins.
+    rows = Account.objects.filter(pk=account.pk, sent_refresh_digest=digest).update(
+        access_token=tokens.access_token,
+        refresh_token=tokens.refresh_token or account.refresh_token,
+        expires_at=tokens.expires_at,
+        last_refresh_at=now,
+        last_refresh_error="",
+        refresh_failures=0,
+        refresh_retry_at=None,
+        sent_refresh_digest="",
+        updated_at=now,
+    )
+    if not rows:
+        return Result(Outcome.GONE)
+    _log.info("token_refreshed", account_id=account.pk)
+    return Result(Outcome.REFRESHED)
+
+
+def _note_trouble(
+    account: Account, digest: str, error: NoTokenReplyError, now: datetime
+) -> Result:
+    failures = account.refresh_failures + 1
+    retry_at = now + delay_after(failures)
+    if error.was_processed is None and account.expires_at is not None:
+        # The refresh token may be used up. Another use could end the sign-in, so the
+        # access token is used to its end first.
+        retry_at = max(retry_at, account.expires_at)
+    Account.objects.filter(pk=account.pk, sent_refresh_digest=digest).update(
+        sent_refresh_digest="",
+        last_refresh_error=str(error)[:300],
+        refresh_failures=failures,
+        refresh_retry_at=retry_at,
+    )
+    _log.warning("token_refresh_failed", account_id=account.pk, reason=str(error))
+    return Result(Outcome.FAILED, str(error))
+
+
+def _give_up_interrupted(account: Account, now: datetime) -> Result:
+    if not _lives(account, now):
+        return _invalidate(account, _INTERRUPTED, now)
+    Account.objects.filter(pk=account.pk).update(
+        last_refresh_error=_INTERRUPTED, refresh_retry_at=account.expires_at
+    )
+    return Result(Outcome.FAILED, _INTERRUPTED)
+
+
+def _invalidate(account: Account, reason: str, now: datetime) -> Result:
+    # An account that an admin switched off stays as it is.
+    if account.status != AccountStatus.INACTIVE:
+        lifecycle.invalidate(account, actor="refresh", reason=reason, now=now)
+    Account.objects.filter(pk=account.pk).update(last_refresh_error=reason[:300])
+    _log.warning("token_refresh_refused", account_id=account.pk, reason=reason)
+    return Result(Outcome.INVALID, reason)
+
+
+def _lives(account: Account, at: datetime) -> bool:
+    return account.expires_at is not None and account.expires_at > at
+
+
+def _take_lease(account_id: int, owner: str, now: datetime) -> bool:
+    is_free = Q(refresh_lease_until__isnull=True) | Q(refresh_lease_until__lt=now)
+    rows = Account.objects.filter(is_free, pk=account_id)
+    return rows.update(refresh_lease=owner, refresh_lease_until=now + _LEASE) == 1
+
+
+def _release_lease(account_id: int, owner: str) -> None:
+    Account.objects.filter(pk=account_id, refresh_lease=owner).update(
+        refresh_lease="", refresh_lease_until=None
+    )
+
+
+def delay_after(failures: int) -> timedelta:
+    """How long to wait after so many failed refreshes in a row."""
+    return min(_LONGEST_DELAY, _FIRST_DELAY * (1 << min(failures - 1, 10)))
+
+
+def digest_of(token: Secret) -> str:
+    """A digest by which a token is recognised, and from which none is recovered."""
+    return hashlib.sha256(token.reveal().encode()).hexdigest()

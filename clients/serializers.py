@@ -1,0 +1,64 @@
+"""What the endpoints of the client keys take and give."""
+
+from datetime import datetime
+from typing import Any, Literal, TypeAlias
+
+from django.utils import timezone
+from rest_framework import serializers
+
+from claudeproxy.serializers import OneOfField, StrictSerializer
+from clients.models import ClientKey, ClientKeyRole
+
+State: TypeAlias = Literal["valid", "expired", "revoked"]
+
+# --- what comes in --------------------------------------------------------------------
+
+
+class IssueKeySerializer(StrictSerializer):
+    name = serializers.CharField(help_text="Whose key it is.")
+    role = OneOfField(
+        ClientKeyRole.values,
+        default=ClientKeyRole.USER,
+        help_text="A user key calls Claude; an admin key also opens this API.",
+    )
+    expires_at = serializers.DateTimeField(
+        required=False,
+        default=None,
+        allow_null=True,
+        help_text="When it ends by itself; null or left out: never.",
+    )
+
+    def validate_expires_at(self, expires_at: datetime | None) -> datetime | None:
+        if expires_at is not None and expires_at <= timezone.now():
+            raise serializers.ValidationError(
+                "This time has passed; choose a later one."
+            )
+        return expires_at
+
+
+class RenameKeySerializer(StrictSerializer):
+    name = serializers.CharField()
+
+
+# --- what goes out --------------------------------------------------------------------
+
+
+class ClientKeySerializer(serializers.Serializer[ClientKey]):
+    id = serializers.IntegerField(read_only=True)
+    name = serializers.CharField(read_only=True)
+    role = serializers.ChoiceField(ClientKeyRole.choices, read_only=True)
+    state = serializers.SerializerMethodField()
+    expires_at = serializers.DateTimeField(read_only=True, allow_null=True)
+    revoked_at = serializers.DateTimeField(read_only=True, allow_null=True)
+    created_at = serializers.DateTimeField(read_only=True)
+
+    def get_state(self, key: ClientKey) -> State:
+        if key.revoked_at is not None:
+            return "revoked"
+        return "valid" if key.is_valid(self.context["now"]) else "expired"
+
+
+class IssuedKeySerializer(ClientKeySerializer):
+    key = serializers.CharField(
+        read_only=True, help_text="Shown this once; only its digest is kept."
+    )

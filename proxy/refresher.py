@@ -1,0 +1,52 @@
+"""Has an account's access token refreshed before a request uses it.
+
+All requests of a worker that wait for one account share one attempt; workers and jobs
+share it through the lease in the database (`accounts.tokens`).
+"""
+
+import asyncio
+from datetime import datetime
+from functools import partial
+
+from accounts import tokens
+from accounts.pool import PooledAccount
+from accounts.tokens import Outcome, Result
+from claudeproxy import db
+from proxy.snapshot import Snapshot
+
+_FRESH = {Outcome.REFRESHED, Outcome.STILL_FRESH}
+
+
+class Refresher:
+    """A worker's door to `accounts.tokens`."""
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        self._snapshot = snapshot
+        self._attempts: dict[int, asyncio.Task[Result]] = {}
+
+    async def fresh(
+        self, account: PooledAccount, now: datetime
+    ) -> PooledAccount | None:
+        """Return the account with a token to use now, or None if it has none."""
+        if account.expires_at is None or account.expires_at - now >= tokens.MARGIN:
+            return account
+        result = await self._share_attempt(account.id)
+        if result.outcome in _FRESH:
+            return self._snapshot.find(account.id)
+        # The old token is as good as ever until its time is up.
+        is_usable = result.outcome in {Outcome.FAILED, Outcome.POSTPONED}
+        return account if is_usable and account.expires_at > now else None
+
+    async def _share_attempt(self, account_id: int) -> Result:
+        attempt = self._attempts.get(account_id)
+        if attempt is None:
+            attempt = asyncio.create_task(self._attempt(account_id))
+            self._attempts[account_id] = attempt
+            attempt.add_done_callback(lambda _: self._attempts.pop(account_id))
+        # A caller who leaves takes nobody else's refresh with him.
+        return await asyncio.shield(attempt)
+
+    async def _attempt(self, account_id: int) -> Result:
+        result = await db.run_long(partial(tokens.ensure_fresh, account_id))
+        await self._snapshot.refresh_after_change()
+        return result

@@ -1,0 +1,152 @@
+"""The admin as people use it, with the Content-Security-Policy that ships."""
+
+import re
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import User
+from django.urls import reverse
+from django.utils import timezone
+from playwright.sync_api import Page, expect
+
+from accounts import lifecycle
+from accounts.status import AccountStatus
+from tests.factories import make_account, make_client_key
+
+pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
+
+OpenPage = Callable[..., Page]
+
+PAGES = [
+    "admin:index",
+    "admin:accounts_account_changelist",
+    "admin:accounts_account_add",
+    "admin:accounts_accountevent_changelist",
+    "admin:clients_clientkey_changelist",
+    "admin:clients_clientkey_add",
+    "admin:django_q_schedule_changelist",
+    "admin:django_q_failure_changelist",
+    "admin:auth_user_changelist",
+    "admin:password_change",
+]
+
+
+@pytest.fixture
+def log_in(open_page: Any) -> OpenPage:
+    User.objects.create_superuser("ada", password="correct horse")
+
+    def window(**options: Any) -> Page:
+        page: Page = open_page(**options)
+        page.goto(reverse("admin:index"))
+        page.get_by_label("Username").fill("ada")
+        page.get_by_label("Password").fill("correct horse")
+        page.get_by_role("button", name="Log in").click()
+        expect(page.get_by_role("heading", name="Overview")).to_be_visible()
+        return page
+
+    return window
+
+
+def test_an_account_is_added_switched_off_and_on_again(log_in: OpenPage) -> None:
+    page = log_in()
+    page.get_by_role("link", name="Add account").click()
+    page.get_by_label("Name").fill("console of Ada")
+    page.get_by_label("API key").fill("sk-ant-not-real")
+    page.get_by_label("Check it with the provider first").uncheck()
+    page.get_by_role("button", name="Save").click()
+    row = page.get_by_role("row", name="console of Ada")
+    expect(row).to_contain_text("active")
+
+    row.get_by_role("link", name="console of Ada").click()
+    page.get_by_role("button", name="Deactivate").click()
+    status = page.get_by_role("region", name="Status")
+    expect(status).to_contain_text("inactive")
+    page.get_by_role("button", name="Activate").click()
+    expect(status.get_by_role("button", name="Deactivate")).to_be_visible()
+
+    history = page.get_by_role("region", name="What happened")
+    expect(history.locator("tbody tr")).to_have_count(3)
+    expect(history).to_contain_text("deactivated in the admin")
+    expect(page.locator("body")).not_to_contain_text("sk-ant-not-real")
+
+
+def test_a_client_key_is_shown_once_and_can_be_copied(log_in: OpenPage) -> None:
+    page = log_in(permissions=["clipboard-read", "clipboard-write"])
+    page.get_by_role("link", name="Create client key").click()
+    page.get_by_label("Name").fill("laptop of Ada")
+    page.get_by_label("Ends").fill("2999-12-31T23:59")
+    page.get_by_role("button", name="Save").click()
+    key = page.locator("#client-key").inner_text()
+    assert re.fullmatch(r"cp_[0-9A-Za-z]{49}", key)
+    assert key not in page.url
+
+    copy = page.locator("[data-copy=client-key]")
+    copy.click()
+    expect(copy).to_contain_text("Copied")
+    assert page.evaluate("navigator.clipboard.readText()") == key
+
+    page.get_by_role("link", name="Done, it is copied").click()
+    row = page.get_by_role("row", name="laptop of Ada")
+    expect(row).to_contain_text("expires in")
+    assert key not in page.content()
+    row.get_by_role("link", name="laptop of Ada").click()
+    assert key not in page.content()
+
+
+def test_without_a_clipboard_the_text_is_selected(log_in: OpenPage) -> None:
+    page = log_in()
+    page.add_init_script(
+        "delete Navigator.prototype.clipboard; document.execCommand = () => false;"
+    )
+    page.reload()
+    copy = page.locator("[data-copy=connect-sdk]")
+    copy.click()
+    expect(copy).to_contain_text("press Ctrl+C")
+    assert "Anthropic(" in page.evaluate("window.getSelection().toString()")
+
+
+def test_an_action_runs_for_the_rows_that_are_ticked(log_in: OpenPage) -> None:
+    make_account("ada")
+    make_account("grace", status=AccountStatus.INACTIVE)
+    page = log_in()
+    page.goto(reverse("admin:accounts_account_changelist"))
+    page.locator("#action-toggle").check()
+    page.locator("select[name=action]").select_option("deactivate")
+    page.get_by_role("button", name="Go").click()
+    expect(page.locator(".messagelist")).to_contain_text("1 moved, 1 skipped")
+
+
+@pytest.mark.parametrize("color_scheme", ["light", "dark"])
+def test_no_page_is_wider_than_a_phone(log_in: OpenPage, color_scheme: str) -> None:
+    account = make_account(
+        "an account with a rather long name",
+        status=AccountStatus.RATE_LIMITED,
+        status_reason="the upstream answered 429: " + "its window is spent " * 8,
+        rate_limited_until=timezone.now() + timedelta(hours=2),
+    )
+    lifecycle.activate(account, actor="ada", reason="tried", now=timezone.now())
+    key = make_client_key("a client with a rather long name").row
+    page = log_in(viewport={"width": 390, "height": 844}, color_scheme=color_scheme)
+    addresses = [reverse(name) for name in PAGES]
+    addresses.append(reverse("admin:accounts_account_change", args=[account.pk]))
+    addresses.append(reverse("admin:clients_clientkey_change", args=[key.pk]))
+    for address in addresses:
+        page.goto(address)
+        width = page.evaluate("document.documentElement.scrollWidth")
+        assert width <= 390, address
+
+
+def test_focus_can_be_seen(log_in: OpenPage) -> None:
+    page = log_in()
+    page.keyboard.press("Tab")
+    page.keyboard.press("Tab")
+    outline = page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
+    assert outline == "solid"
+
+
+def test_dark_mode_follows_the_system(log_in: OpenPage) -> None:
+    page = log_in(color_scheme="dark")
+    background = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert background == "rgb(21, 25, 34)"

@@ -1,0 +1,283 @@
+"""The admin site as a whole, and its overview."""
+
+import html
+import re
+from datetime import timedelta
+
+import pytest
+from django.contrib import admin
+from django.contrib.auth.models import AnonymousUser, Permission, User
+from django.db import connection
+from django.test import Client
+from django.test.utils import CaptureQueriesContext
+from django.urls import NoReverseMatch, reverse
+from django.utils import timezone
+
+from accounts import lifecycle
+from accounts.models import Account
+from accounts.status import AccountStatus
+from claudeproxy import dashboard
+from claudeproxy.dashboard import Health, judge
+from clients import issuing
+from tests.factories import NOW, make_account, make_client_key
+
+INDEX = reverse("admin:index")
+
+
+def text(response) -> str:
+    """What a reader sees: no tags, single blanks."""
+    without_tags = re.sub(r"<[^>]+>", " ", response.content.decode())
+    return re.sub(r"\s+", " ", html.unescape(without_tags))
+
+
+def all_pages() -> list[str]:
+    """Each address of the admin that needs no row."""
+    pages = [INDEX, reverse("admin:password_change")]
+    for model in admin.site._registry:
+        for name in ("changelist", "add"):
+            pages.append(
+                reverse(
+                    f"admin:{model._meta.app_label}_{model._meta.model_name}_{name}"
+                )
+            )
+        try:
+            pages.append(reverse("admin:app_list", args=[model._meta.app_label]))
+        except NoReverseMatch:
+            continue
+    return sorted(set(pages))
+
+
+# --- health
+
+
+def counts(
+    active: int = 0, inactive: int = 0, rate_limited: int = 0, invalid: int = 0
+) -> dict[AccountStatus, int]:
+    return {
+        AccountStatus.ACTIVE: active,
+        AccountStatus.INACTIVE: inactive,
+        AccountStatus.RATE_LIMITED: rate_limited,
+        AccountStatus.INVALID: invalid,
+    }
+
+
+@pytest.mark.parametrize(
+    ("usable", "found", "health"),
+    [
+        (
+            0,
+            counts(),
+            Health(
+                "unhealthy",
+                "No account has been added yet, so no request can be served.",
+            ),
+        ),
+        (
+            0,
+            counts(inactive=1, rate_limited=2, invalid=1),
+            Health(
+                "unhealthy",
+                "No account can serve. "
+                "Not serving: 1 inactive, 2 rate limited, 1 invalid.",
+            ),
+        ),
+        (
+            1,
+            counts(active=1),
+            Health(
+                "degraded", "The only account can serve; a second one would back it up."
+            ),
+        ),
+        (
+            1,
+            counts(active=1, invalid=1),
+            Health(
+                "degraded",
+                "1 of 2 accounts can serve, and none backs it up. "
+                "Not serving: 1 invalid.",
+            ),
+        ),
+        (2, counts(active=2), Health("healthy", "2 of 2 accounts can serve. ")),
+        (
+            2,
+            counts(active=1, rate_limited=2),
+            Health(
+                "healthy", "2 of 3 accounts can serve. Not serving: 1 rate limited."
+            ),
+        ),
+    ],
+)
+def test_health_is_judged_by_the_accounts_that_can_serve(
+    usable: int, found: dict[AccountStatus, int], health: Health
+) -> None:
+    assert judge(usable, found) == health
+
+
+@pytest.mark.django_db
+def test_a_rate_limit_that_is_over_counts_as_usable() -> None:
+    make_account(
+        status=AccountStatus.RATE_LIMITED, rate_limited_until=NOW - timedelta(seconds=1)
+    )
+    assert Account.objects.usable(NOW).count() == 1
+    assert Account.objects.usable(NOW - timedelta(seconds=2)).count() == 0
+
+
+# --- the overview
+
+
+@pytest.mark.django_db
+def test_overview_of_an_empty_gateway_says_what_to_do_next(
+    admin_client: Client,
+) -> None:
+    response = admin_client.get(INDEX)
+    shown = text(response)
+    assert "unhealthy" in shown
+    assert "No account has been added yet" in shown
+    assert "Nobody can call the gateway yet" in shown
+    assert reverse("admin:accounts_account_add") in response.content.decode()
+    assert reverse("admin:clients_clientkey_add") in response.content.decode()
+
+
+@pytest.mark.django_db
+def test_overview_says_where_clients_reach_the_gateway(
+    admin_client: Client, settings
+) -> None:
+    settings.ALLOWED_HOSTS = ["gateway.example"]
+    response = admin_client.get(INDEX, headers={"host": "gateway.example:4000"})
+    shown = html.unescape(response.content.decode())
+    assert "export ANTHROPIC_BASE_URL=http://gateway.example:4000\n" in shown
+    assert "export ANTHROPIC_AUTH_TOKEN=your-client-key\n" in shown
+    assert 'Anthropic(base_url="http://gateway.example:4000"' in shown
+
+
+@pytest.mark.django_db
+def test_overview_shows_accounts_counts_keys_and_events(admin_client: Client) -> None:
+    account = make_account("ada")
+    make_account("grace", status=AccountStatus.INVALID, status_reason="it was revoked")
+    lifecycle.deactivate(account, actor="edsger", reason="on holiday", now=NOW)
+    make_client_key("alice")
+    issuing.revoke(make_client_key("bob").row, now=NOW)
+    shown = text(admin_client.get(INDEX))
+    for words in (
+        "0 active 1 inactive 0 rate limited 1 invalid",
+        "1 valid 0 expired 1 revoked",
+        "it was revoked",
+        "on holiday",
+        "edsger",
+    ):
+        assert words in shown
+
+
+@pytest.mark.django_db
+def test_overview_shows_first_what_needs_a_person(admin_client: Client) -> None:
+    make_account("a", status=AccountStatus.ACTIVE)
+    make_account("b", status=AccountStatus.INACTIVE)
+    make_account("c", status=AccountStatus.RATE_LIMITED)
+    make_account("d", status=AccountStatus.INVALID)
+    names = Account.objects.most_urgent_first().values_list("name", flat=True)
+    assert list(names) == ["d", "c", "b", "a"]
+
+
+@pytest.mark.django_db
+def test_overview_names_how_many_accounts_it_leaves_out(admin_client: Client) -> None:
+    for number in range(23):
+        make_account(f"account {number}")
+    assert "3 more: see all accounts" in text(admin_client.get(INDEX))
+
+
+@pytest.mark.django_db
+def test_overview_takes_as_many_queries_for_many_rows_as_for_one(
+    admin_client: Client,
+) -> None:
+    def grow(rows: range) -> None:
+        for number in rows:
+            account = make_account(f"account {number}")
+            lifecycle.record_added(account, actor="admin", now=NOW)
+            make_client_key(f"key {number}")
+
+    def count_queries() -> int:
+        with CaptureQueriesContext(connection) as queries:
+            admin_client.get(INDEX)
+        return len(queries)
+
+    grow(range(1))
+    before = count_queries()
+    grow(range(1, 12))
+    assert count_queries() == before
+
+
+@pytest.mark.django_db
+def test_overview_keeps_to_what_a_person_may_see(client: Client) -> None:
+    make_account("secret project")
+    make_client_key("alice")
+    user = User.objects.create_user("victor", password="pw", is_staff=True)
+    user.user_permissions.add(Permission.objects.get(codename="view_clientkey"))
+    client.force_login(user)
+    response = client.get(INDEX)
+    shown = text(response)
+    assert "secret project" not in shown
+    assert "can serve" not in shown
+    assert "1 valid" in shown
+    assert reverse("admin:clients_clientkey_add") not in response.content.decode()
+
+
+@pytest.mark.django_db
+def test_overview_is_empty_for_nobody() -> None:
+    overview = dashboard.load(AnonymousUser(), base_url="", now=timezone.now())
+    assert overview.accounts is None
+    assert overview.keys is None
+
+
+# --- every page
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("url", all_pages())
+def test_nobody_sees_a_page_without_logging_in(client: Client, url: str) -> None:
+    response = client.get(url)
+    assert response.status_code == 302
+    assert response.headers["location"].startswith(reverse("admin:login"))
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("url", all_pages())
+def test_every_page_keeps_to_the_content_security_policy(
+    admin_client: Client, url: str
+) -> None:
+    make_account()
+    make_client_key()
+    response = admin_client.get(url)
+    assert "default-src 'self'" in response.headers["content-security-policy"]
+    content = response.content.decode()
+    assert not re.search(r"<style|\sstyle=|\son\w+=|javascript:", content)
+    assert all(" src=" in tag for tag in re.findall(r"<script\b[^>]*>", content))
+    assert not re.search(r'(?:src|href)="(?:https?:)?//', content)
+
+
+@pytest.mark.django_db
+def test_login_page_carries_the_name_and_the_theme(client: Client) -> None:
+    content = client.get(reverse("admin:login")).content.decode()
+    assert "Claude Proxy" in content
+    assert "claudeproxy/theme.css" in content
+    assert "claudeproxy/favicon.svg" in content
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    "name", ["theme.css", "components.css", "copy.js", "favicon.svg"]
+)
+def test_static_files_are_served(client: Client, name: str) -> None:
+    response = client.get(f"/static/claudeproxy/{name}")
+    assert response.status_code == 200
+    assert response.getvalue()
+
+
+@pytest.mark.django_db
+def test_apps_come_in_the_order_in_which_people_need_them(
+    admin_client: Client,
+) -> None:
+    labels = [
+        app["app_label"] for app in admin_client.get(INDEX).context["available_apps"]
+    ]
+    assert labels[:2] == ["accounts", "clients"]
+    assert labels[-2:] == ["django_q", "auth"]

@@ -1,0 +1,130 @@
+from datetime import timedelta
+
+import pytest
+from django.core import checks as django_checks
+
+from claudeproxy import checks
+from claudeproxy.environment import Problem
+from claudeproxy.secretfiles import new_fernet_key
+from proxy.upstream import Upstream
+
+
+def test_every_mistake_of_the_environment_is_reported_with_its_remedy(settings):
+    settings.ENVIRONMENT_PROBLEMS = [
+        Problem("PORT", "'x' is not a whole number"),
+        Problem("DEBUG", "'x' is neither on nor off"),
+    ]
+    found = list(checks.check_environment())
+
+    assert [error.id for error in found] == ["claudeproxy.E001"] * 2
+    assert found[0].msg == "PORT: 'x' is not a whole number."
+    assert "Correct PORT in the environment or in .env" in str(found[0].hint)
+    assert "DEBUG" in str(found[1].hint)
+
+
+def test_a_sound_environment_says_nothing(settings):
+    settings.ENVIRONMENT_PROBLEMS = []
+
+    assert list(checks.check_environment()) == []
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://api.anthropic.com",
+        "https://gateway.example:8443/a/path",
+        "http://127.0.0.1:4010",
+        "http://localhost",
+        "http://[::1]:4010",
+        "https://[2001:db8::1]",
+    ],
+)
+async def test_a_sound_upstream_says_nothing_and_can_be_opened(settings, url):
+    settings.UPSTREAM_BASE_URL = url
+
+    assert list(checks.check_upstream()) == []
+    await Upstream(url, read_timeout=timedelta(seconds=1)).aclose()
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "api.anthropic.com",
+        "//api.anthropic.com",
+        "ftp://api.anthropic.com",
+        "https://",
+        "https://:443",
+        "https:///v1",
+        "https://host:port",
+        "https://host:99999",
+        "https://[::1",
+        "https://user:pass@host",
+        "https://user@host",
+        "https://host?x=1",
+        "https://host/#x",
+        "https://host/?",
+        "https://host/#",
+        "https://@host",
+        "https://ho st",
+        "https://ho\tst",
+        "https://host\\evil.test",
+        "https://host/a b",
+    ],
+)
+def test_a_wrong_upstream_is_reported(settings, url):
+    settings.UPSTREAM_BASE_URL = url
+    (error,) = checks.check_upstream()
+
+    assert error.id == "claudeproxy.E002"
+    assert error.msg.startswith("UPSTREAM_BASE_URL ")
+    assert "https://api.anthropic.com" in str(error.hint)
+
+
+def test_what_stands_in_a_wrong_upstream_is_not_repeated(settings):
+    settings.UPSTREAM_BASE_URL = "https://user:s3cret@host"
+    (error,) = checks.check_upstream()
+
+    assert "s3cret" not in f"{error.msg} {error.hint}"
+
+
+def test_an_upstream_without_tls_is_a_warning(settings):
+    settings.UPSTREAM_BASE_URL = "http://gateway.example"
+    (warning,) = checks.check_upstream()
+
+    assert warning.id == "claudeproxy.W001"
+    assert isinstance(warning, django_checks.Warning)
+
+
+def test_sound_encryption_keys_say_nothing(settings):
+    settings.ENCRYPTION_KEYS = [new_fernet_key(), new_fernet_key()]
+
+    assert list(checks.check_encryption_keys()) == []
+
+
+@pytest.mark.parametrize("key", ["", "short", "x" * 44, "é" * 44, "A" * 43])
+def test_a_wrong_encryption_key_is_reported_by_its_place(settings, key):
+    settings.ENCRYPTION_KEYS = [new_fernet_key(), key]
+    (error,) = checks.check_encryption_keys()
+
+    assert error.id == "claudeproxy.E003"
+    assert "key 2" in error.msg
+    assert "Put back the key" in str(error.hint)
+    assert key == "" or key not in f"{error.msg} {error.hint}"
+
+
+def test_the_checks_are_registered():
+    ours = {
+        checks.check_environment,
+        checks.check_upstream,
+        checks.check_encryption_keys,
+    }
+
+    assert ours <= set(django_checks.registry.registry.get_checks())
+
+
+def test_an_upstream_that_ends_with_the_api_version_is_warned_of(settings):
+    settings.UPSTREAM_BASE_URL = "https://api.anthropic.com/v1"
+    (warning,) = checks.check_upstream()
+
+    assert warning.id == "claudeproxy.W002"

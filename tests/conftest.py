@@ -1,0 +1,28 @@
+"""What tests of every app share: the settings of hypothesis, and a fake Claude."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import hypothesis
+import pytest
+
+from claudeproxy.sandbox.server import SandboxServer
+
+# A shared machine is slow at times; what is slow always is found by the benchmark.
+hypothesis.settings.register_profile("tests", deadline=None, database=None)
+hypothesis.settings.load_profile("tests")
+
+
+@pytest.fixture(scope="session")
+def _claude_server() -> Iterator[SandboxServer]:
+    with SandboxServer() as server:
+        yield server
+
+
+@pytest.fixture
+def claude(_claude_server: SandboxServer, settings: Any) -> Iterator[SandboxServer]:
+    """The sandbox, fresh, as the upstream that the settings name."""
+    _claude_server.sandbox.reset()
+    settings.UPSTREAM_BASE_URL = _claude_server.url
+    yield _claude_server
+    _claude_server.sandbox.reset()

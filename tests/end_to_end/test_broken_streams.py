@@ -1,0 +1,187 @@
+"""An answer that breaks off never looks whole: the caller always learns of it."""
+
+import json
+from typing import Any
+
+import anthropic
+import httpx
+import pytest
+
+from claudeproxy.sandbox.state import Sandbox
+from tests.end_to_end.gateway import Gateway
+from tests.end_to_end.wire import Answer, ask, exchange, frames, request
+
+pytestmark = pytest.mark.processes
+
+
+def stream(gateway: Gateway) -> Answer:
+    return exchange(gateway.port, request(ask(stream=True), key=gateway.key))
+
+
+@pytest.fixture
+def whole(gateway: Gateway) -> list[bytes]:
+    """The frames of the stream as it is when nothing goes wrong."""
+    answer = stream(gateway)
+    assert answer.is_whole
+    return frames(answer.body)
+
+
+def error_in(frame: bytes) -> dict[str, Any]:
+    name, _, data = frame.partition(b"\n")
+    assert name == b"event: error"
+    assert frame.endswith(b"\n\n")
+    error = json.loads(data.removeprefix(b"data: "))
+    assert error["type"] == "error"
+    assert error["error"]["message"]
+    return dict(error)
+
+
+def assert_legal_end(answer: Answer, whole: list[bytes]) -> None:
+    """Either nothing is missing, or whole frames are followed by an error event."""
+    got = frames(answer.body)
+    if got == whole:
+        return
+    *kept, last = got
+    assert kept == whole[: len(kept)]
+    assert error_in(last)["request_id"] == answer.header("request-id")
+
+
+def test_stream_cut_at_any_byte_ends_with_whole_frames_and_an_error(
+    gateway: Gateway, sandbox: Sandbox, whole: list[bytes]
+) -> None:
+    size = len(b"".join(whole))
+    offsets = [*range(0, size, 23), *range(size - 60, size)]
+    for offset in offsets:
+        sandbox.script.add("*", {"cut_at_byte": offset})
+        assert_legal_end(stream(gateway), whole)
+
+
+def test_stream_reset_at_any_byte_ends_with_whole_frames_and_an_error(
+    gateway: Gateway, sandbox: Sandbox, whole: list[bytes]
+) -> None:
+    for offset in range(1, len(b"".join(whole)), 61):
+        sandbox.script.add("*", {"reset": {"at_byte": offset}})
+        assert_legal_end(stream(gateway), whole)
+
+
+def test_stream_that_ends_cleanly_too_early_gets_an_error(
+    gateway: Gateway, sandbox: Sandbox, whole: list[bytes]
+) -> None:
+    for count in range(len(whole)):
+        sandbox.script.add("*", {"end_after_frame": count})
+        got = frames(stream(gateway).body)
+        assert got[:-1] == whole[:count]
+        error_in(got[-1])
+
+
+def test_error_event_of_the_upstream_passes_and_gets_no_second_one(
+    gateway: Gateway, sandbox: Sandbox, whole: list[bytes]
+) -> None:
+    sandbox.script.add("*", {"error_at_frame": 4, "error_message": "Too much today"})
+    answer = stream(gateway)
+    *kept, last = frames(answer.body)
+    assert answer.is_whole
+    assert kept == whole[:3]
+    assert error_in(last)["error"]["message"] == "Too much today"
+
+
+BREAKS: dict[str, dict[str, Any]] = {
+    "cut": {"cut_before_frame": 6},
+    "cut at once": {"cut_at_byte": 0},
+    "cut in a frame": {"cut_at_byte": 1_000},
+    "reset": {"reset": {"at_byte": 1_000}},
+    "ended early": {"end_after_frame": 6},
+    "without the last event": {"end_after_frame": -1},
+    "error event": {"error_at_frame": 6},
+}
+
+
+@pytest.fixture(params=BREAKS)
+def step(request: pytest.FixtureRequest, whole: list[bytes]) -> dict[str, Any]:
+    step = BREAKS[request.param]
+    if step == {"end_after_frame": -1}:
+        return {"end_after_frame": len(whole) - 1}
+    return step
+
+
+def test_sdk_raises_when_a_stream_breaks(
+    gateway: Gateway, sandbox: Sandbox, step: dict[str, Any]
+) -> None:
+    sandbox.script.add("*", step)
+    with (
+        anthropic.Anthropic(base_url=gateway.url, api_key=gateway.key) as client,
+        pytest.raises(anthropic.APIStatusError),
+        client.messages.stream(**ask()) as events,
+    ):
+        events.get_final_message()
+
+
+async def test_async_sdk_raises_when_a_stream_breaks(
+    gateway: Gateway, sandbox: Sandbox, step: dict[str, Any]
+) -> None:
+    sandbox.script.add("*", step)
+    async with anthropic.AsyncAnthropic(
+        base_url=gateway.url, api_key=gateway.key
+    ) as client:
+        with pytest.raises(anthropic.APIStatusError):
+            async with client.messages.stream(**ask()) as events:
+                await events.get_final_message()
+
+
+@pytest.mark.parametrize(
+    ("step", "end"),
+    [
+        ({"cut_before_frame": 6}, "upstream_error"),
+        ({"reset": {"at_byte": 1_000}}, "upstream_error"),
+        ({"end_after_frame": 6}, "truncated"),
+        ({}, "complete"),
+    ],
+)
+def test_log_says_how_a_stream_ended(
+    gateway: Gateway, sandbox: Sandbox, step: dict[str, Any], end: str
+) -> None:
+    sandbox.script.add("*", step)
+    answer = stream(gateway)
+    line = gateway.logged(answer.header("request-id") or "")
+    assert (line["end"], line["status"]) == (end, 200)
+    assert line["answer_bytes"] == len(answer.body)
+
+
+@pytest.mark.parametrize(
+    "step",
+    [{"cut_at_byte": 100}, {"cut_at_byte": 0}, {"reset": {"at_byte": 100}}],
+    ids=["cut", "cut at once", "reset"],
+)
+def test_sdk_raises_when_a_whole_answer_breaks(
+    gateway: Gateway, sandbox: Sandbox, step: dict[str, Any]
+) -> None:
+    sandbox.script.add("*", step)
+    with (
+        anthropic.Anthropic(
+            base_url=gateway.url, api_key=gateway.key, max_retries=0
+        ) as client,
+        pytest.raises((anthropic.APIConnectionError, httpx.TransportError)),
+    ):
+        client.messages.create(**ask())
+
+
+@pytest.mark.parametrize("offset", [0, 1, 100, 400])
+def test_whole_answer_that_breaks_is_incomplete_for_http(
+    gateway: Gateway, sandbox: Sandbox, offset: int
+) -> None:
+    sandbox.script.add("*", {"cut_at_byte": offset})
+    answer = exchange(gateway.port, request(ask(), key=gateway.key))
+    assert not answer.is_whole
+    assert len(answer.body) <= offset
+
+
+@pytest.mark.parametrize(
+    "step", [{"cut_at_byte": "before_head"}, {"reset": "before_head"}]
+)
+def test_upstream_that_breaks_off_before_its_answer_gives_503(
+    ana: httpx.Client, sandbox: Sandbox, step: dict[str, Any]
+) -> None:
+    sandbox.script.add("*", step)
+    answer = ana.post("/v1/messages", json=ask())
+    assert answer.status_code == 503
+    assert answer.json()["error"]["type"] == "api_error"

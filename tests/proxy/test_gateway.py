@@ -1,0 +1,111 @@
+import asyncio
+import contextlib
+from datetime import timedelta
+
+import pytest
+
+from claudeproxy import db
+from proxy import gateway
+from proxy.gateway import Gateway
+from proxy.refresher import Refresher
+from proxy.snapshot import Contents, Snapshot
+from proxy.upstream import Upstream
+from tests.factories import NOW, make_account, pooled
+
+
+@pytest.fixture
+async def it():
+    upstream = Upstream("http://127.0.0.1:9", read_timeout=timedelta(seconds=1))
+    snapshot = Snapshot()
+    snapshot.contents = Contents(accounts=(pooled(1), pooled(2), pooled(3)))
+    yield Gateway(snapshot, upstream, Refresher(snapshot))
+    await upstream.aclose()
+
+
+def choose(it, conversation=None):
+    return it.choose(conversation, NOW, model=None, already_tried=())
+
+
+async def test_requests_take_turns(it):
+    assert [choose(it).account.id for _ in range(4)] == [1, 2, 3, 1]
+
+
+async def test_a_conversation_stays_with_the_account_that_served_it(it):
+    it.affinity.bind((1, b"a"), 3)
+    ids = [choose(it, (1, b"a")).account.id for _ in range(3)]
+
+    assert ids == [3, 3, 3]
+    assert choose(it).account.id == 1
+
+
+async def test_a_conversation_nobody_has_served_takes_its_turn(it):
+    assert choose(it, (1, b"new")).how == "round_robin"
+    assert choose(it, (1, b"new")).account.id == 2
+
+
+async def test_lists_come_from_one_account_and_use_up_no_turn(it):
+    choose(it)
+    ids = [it.choose_for_list(NOW, already_tried=()).account.id for _ in range(3)]
+
+    assert ids == [1, 1, 1]
+    assert choose(it).account.id == 2
+
+
+async def test_a_request_is_open_until_it_ends_however_it_ends(it):
+    with contextlib.suppress(KeyError), it.tracked() as request:
+        assert it.open_requests == {request}
+        assert request.task is asyncio.current_task()
+        raise KeyError
+
+    assert it.open_requests == set()
+
+
+async def test_a_drain_cuts_what_is_still_open_when_its_time_is_over(it, settings):
+    settings.DRAIN_TIMEOUT = timedelta(0)
+    is_open = asyncio.Event()
+    seen = []
+
+    async def serve():
+        with it.tracked() as request:
+            seen.append(request)
+            is_open.set()
+            await asyncio.Event().wait()
+
+    task = asyncio.create_task(serve())
+    await is_open.wait()
+    it.start_drain()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+    assert it.is_draining
+    assert seen[0].is_cut
+
+
+async def test_a_drain_leaves_open_requests_their_time(it, settings):
+    settings.DRAIN_TIMEOUT = timedelta(seconds=30)
+    with it.tracked() as request:
+        it.start_drain()
+        await asyncio.sleep(0)
+
+        assert not request.is_cut
+
+
+async def test_a_second_signal_does_not_start_a_second_drain(it, settings):
+    settings.DRAIN_TIMEOUT = timedelta(seconds=30)
+    it.start_drain()
+    settings.DRAIN_TIMEOUT = timedelta(0)
+    with it.tracked() as request:
+        it.start_drain()
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+
+        assert not request.is_cut
+
+
+@pytest.mark.django_db(transaction=True)
+async def test_a_worker_opens_knowing_the_pool_and_leaves_nothing_behind():
+    account = await db.run(make_account)
+    async with gateway.running() as opened:
+        assert [known.id for known in opened.snapshot.contents.accounts] == [account.pk]
+
+    assert asyncio.all_tasks() == {asyncio.current_task()}
