@@ -95,31 +95,28 @@ def ensure_fresh(
         if account is None or account.kind != AccountKind.OAUTH:
             return Result(Outcome.GONE)
         now = clock()
-        if answer := _answer_without_refresh(
-            account, margin, refused, now, force=force
-        ):
+        if answer := _answer_from(account, margin, refused, now, force=force):
             return answer
         if _take_lease(account_id, owner, now):
-            try:
-                # Whoever held the lease before may have changed everything.
-                account = Account.objects.get(pk=account_id)
-                answer = _answer_without_refresh(
-                    account, margin, refused, now, force=force
-                )
-                return answer or _refresh(account, clock, send)
-            except Account.DoesNotExist:
-                return Result(Outcome.GONE)
-            finally:
-                _release_lease(account_id, owner)
+            break
         if not is_patient:
             return Result(Outcome.UNDER_WAY)
         # Only the first of all who wait for one refresh should force it.
         force = False
         refused = refused or account.access_token
         sleep(_POLL_SECONDS)
+    try:
+        # Whoever held the lease before may have changed everything.
+        account = Account.objects.get(pk=account_id)
+        answer = _answer_from(account, margin, refused, now, force=force)
+        return answer or _refresh(account, clock, send)
+    except Account.DoesNotExist:
+        return Result(Outcome.GONE)
+    finally:
+        _release_lease(account_id, owner)
 
 
-def _answer_without_refresh(
+def _answer_from(
     account: Account,
     margin: timedelta,
     refused: Secret | None,

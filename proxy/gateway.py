@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import cast
 
-import structlog
+from django.db import DatabaseError
 
 from accounts import activity as activity_store
 from accounts.activity import Activity
@@ -16,12 +16,11 @@ from claudeproxy import db
 from claudeproxy.conf import conf
 from proxy import selection
 from proxy.affinity import Affinity, Conversation
+from proxy.background import repeated
 from proxy.refresher import Refresher
 from proxy.selection import Decision
 from proxy.snapshot import Snapshot
 from proxy.upstream import Upstream
-
-_log = structlog.get_logger(__name__)
 
 _ACTIVITY_SECONDS = 5.0
 
@@ -110,29 +109,9 @@ class Gateway:
             request.cut()
 
 
-@contextlib.asynccontextmanager
-async def _activity_kept(activity: Activity) -> AsyncIterator[None]:
-    """Write down now and then which accounts were used, and once at the end."""
-
-    async def write_due() -> None:
-        if due := activity.take_due(datetime.now(UTC)):
-            try:
-                await db.run(partial(activity_store.write, due))
-            except Exception as error:  # noqa: BLE001  # the task's outer edge
-                # Only the idle check would miss it, and the next use writes it again.
-                _log.warning("activity_not_written", error=type(error).__name__)
-
-    async def keep() -> None:
-        while True:
-            await asyncio.sleep(_ACTIVITY_SECONDS)
-            await write_due()
-
-    task = asyncio.create_task(keep())
-    try:
-        yield
-    finally:
-        task.cancel()
-        await write_due()
+async def _write_activity(activity: Activity) -> None:
+    if due := activity.take_due(datetime.now(UTC)):
+        await db.run(partial(activity_store.write, due))
 
 
 @contextlib.asynccontextmanager
@@ -142,7 +121,14 @@ async def running() -> AsyncIterator[Gateway]:
     try:
         snapshot = Snapshot()
         opened = Gateway(snapshot, upstream, Refresher(snapshot))
-        async with snapshot.kept_fresh(), _activity_kept(opened.activity):
+        keep_activity = partial(_write_activity, opened.activity)
+        async with (
+            snapshot.kept_fresh(),
+            repeated(keep_activity, seconds=_ACTIVITY_SECONDS),
+        ):
             yield opened
+        # What was used since the last time; a database that is away loses little.
+        with contextlib.suppress(DatabaseError):
+            await keep_activity()
     finally:
         await upstream.aclose()

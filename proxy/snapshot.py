@@ -18,6 +18,7 @@ from accounts.pool import PooledAccount
 from claudeproxy import db
 from clients import directory
 from clients.directory import KnownKey
+from proxy.background import repeated
 
 _log = structlog.get_logger(__name__)
 
@@ -53,13 +54,8 @@ class Snapshot:
     async def kept_fresh(self) -> AsyncIterator[None]:
         """Read now, and again every second until the context ends."""
         await self.refresh()
-        task = asyncio.create_task(self._watch())
-        try:
+        async with repeated(self.refresh, seconds=_INTERVAL_SECONDS):
             yield
-        finally:
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
 
     def find(self, account_id: int) -> PooledAccount | None:
         """Return an account of the latest reading."""
@@ -88,14 +84,6 @@ class Snapshot:
             else:
                 self._is_failing = False
             self._read_at = begun_at
-
-    async def _watch(self) -> None:
-        while True:
-            await asyncio.sleep(_INTERVAL_SECONDS)
-            try:
-                await self.refresh()
-            except Exception:  # noqa: BLE001  # a reading that fails is not the last
-                _log.exception("snapshot_failed")
 
     def _note_failure(self, error: DatabaseError) -> None:
         if not self._is_failing:
