@@ -150,7 +150,7 @@ async def test_a_reading_that_fails_is_not_the_last(monkeypatch):
             await is_third.wait()
 
     assert it.contents is TWO
-    assert [line["event"] for line in lines] == ["snapshot_failed"]
+    assert [line["event"] for line in lines] == ["background_step_failed"]
 
 
 async def test_it_starts_even_without_a_database():
