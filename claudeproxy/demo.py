@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic, sleep
@@ -45,14 +45,26 @@ class Manage:
             **options,
         )
 
-    def read_json(self, *arguments: str, stdin: str = "") -> Any:
-        """Run a command with `--json` and return what it printed."""
-        with self.popen(
-            *arguments, "--json", stdin=subprocess.PIPE, stdout=subprocess.PIPE
-        ) as process:
-            output, _ = process.communicate(stdin)
-        if process.returncode:
-            raise RuntimeError(f"manage.py {arguments[0]} failed; see above")
+    def begin_json(self, *arguments: str) -> "Running":
+        """Start a command with `--json`."""
+        pipe = subprocess.PIPE
+        process = self.popen(*arguments, "--json", stdin=pipe, stdout=pipe)
+        return Running(process, arguments[0])
+
+
+@dataclass(frozen=True)
+class Running:
+    """A command that will print JSON."""
+
+    process: subprocess.Popen[str]
+    name: str
+
+    def read(self, stdin: str = "") -> Any:
+        """Hand *stdin* over, wait for the end and return what was printed."""
+        with self.process:
+            output, _ = self.process.communicate(stdin)
+        if self.process.returncode:
+            raise RuntimeError(f"manage.py {self.name} failed; see above")
         return json.loads(output)
 
 
@@ -65,15 +77,12 @@ def run(base_dir: Path, data_dir: Path, *, port: int, oneshot: bool, say: Say) -
     with contextlib.suppress(KeyboardInterrupt), SandboxServer() as sandbox:
         say(f"Sandbox upstream on {sandbox.url} (no model behind it).")
         manage = Manage(base_dir / "manage.py", _environment(data_dir, sandbox.url))
-        say("Making the database ...")
-        with manage.popen("migrate", stdout=subprocess.DEVNULL) as migrating:
-            if migrating.wait():
-                raise RuntimeError("manage.py migrate failed; see above")
         gateway_url = f"http://127.0.0.1:{port}"
-        say(f"Starting the gateway on {gateway_url} ...")
-        with _serving(manage, port, data_dir):
+        say(f"Making the database and starting the gateway on {gateway_url} ...")
+        with _serving(manage, port, data_dir) as gateway:
+            _wait_until(gateway, gateway_url, {"unhealthy"})  # up, without accounts
             key = _prepare(manage, say)
-            _wait_until_up(gateway_url)
+            _wait_until(gateway, gateway_url, {"healthy"})
             _converse(gateway_url, key, say)
             say("")
             say(_account_table(manage, sandbox.url))
@@ -92,7 +101,9 @@ def _environment(data_dir: Path, upstream_url: str) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def _serving(manage: Manage, port: int, data_dir: Path) -> Iterator[None]:
+def _serving(
+    manage: Manage, port: int, data_dir: Path
+) -> Iterator[subprocess.Popen[str]]:
     arguments = ("serve", "--host", "127.0.0.1", "--port", str(port))
     with (
         (data_dir / "serve.out").open("w") as out,
@@ -101,7 +112,7 @@ def _serving(manage: Manage, port: int, data_dir: Path) -> Iterator[None]:
         manage.popen(*arguments, stdout=out, stderr=log, start_new_session=True) as it,
     ):
         try:
-            yield
+            yield it
         finally:
             it.terminate()
             it.wait()
@@ -110,31 +121,28 @@ def _serving(manage: Manage, port: int, data_dir: Path) -> Iterator[None]:
 def _prepare(manage: Manage, say: Say) -> str:
     """Add the accounts and make a client key, side by side; return the key."""
     say(f"Adding the accounts {', '.join(ACCOUNTS)} and making a client key ...")
+    making = manage.begin_json("create_client_key", "demo")
     adding = [
-        manage.popen(
-            *("add_account", name, "--kind", "api_key", "--json"),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-        )
-        for name in ACCOUNTS
+        manage.begin_json("add_account", name, "--kind", "api_key") for name in ACCOUNTS
     ]
-    for name, process in zip(ACCOUNTS, adding, strict=True):
-        process.communicate(f"sk-sandbox-{name}\n")
-        if process.returncode:
-            raise RuntimeError(f"manage.py add_account {name} failed; see above")
-    issued = manage.read_json("create_client_key", "demo")
-    return str(issued["key"])
+    for name, command in zip(ACCOUNTS, adding, strict=True):
+        command.read(f"sk-sandbox-{name}\n")
+    return str(making.read()["key"])
 
 
-def _wait_until_up(url: str) -> None:
+def _wait_until(
+    gateway: subprocess.Popen[str], url: str, wanted: Collection[str]
+) -> None:
+    """Wait until the gateway's health is one of *wanted*."""
     deadline = monotonic() + _START_SECONDS
     while monotonic() < deadline:
+        if gateway.poll() is not None:
+            raise RuntimeError("the gateway did not start")
         with contextlib.suppress(httpx.TransportError):
-            answer = httpx.get(f"{url}/health", trust_env=False).json()
-            if answer["status"] == "healthy":
+            if httpx.get(f"{url}/health", trust_env=False).json()["status"] in wanted:
                 return
         sleep(0.05)
-    raise RuntimeError(f"the gateway did not become healthy on {url}")
+    raise RuntimeError(f"the gateway did not become {' or '.join(wanted)} on {url}")
 
 
 def _converse(url: str, key: str, say: Say) -> None:
@@ -176,7 +184,7 @@ def _account_table(manage: Manage, sandbox_url: str) -> str:
         ["account", "kind", "status", "requests"],
         [
             [row["name"], row["kind"], row["status"], str(served[row["name"]])]
-            for row in manage.read_json("check_accounts")
+            for row in manage.begin_json("check_accounts").read()
         ],
     )
 
