@@ -36,7 +36,7 @@ class Activity:
 
 
 def write(used: Mapping[int, datetime]) -> None:
-    """Store when accounts were used; another worker may have stored later times."""
+    """Store when accounts were used, unless another worker did in that minute."""
     for account_id, at in used.items():
-        is_older = Q(last_used_at__isnull=True) | Q(last_used_at__lt=at)
-        Account.objects.filter(is_older, pk=account_id).update(last_used_at=at)
+        is_due = Q(last_used_at__isnull=True) | Q(last_used_at__lte=at - _INTERVAL)
+        Account.objects.filter(is_due, pk=account_id).update(last_used_at=at)

@@ -1,10 +1,8 @@
 """Accounts in the admin: add, rename, move, check; and what happened to them."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from django.contrib import admin, messages
 from django.contrib.admin import helpers
@@ -12,7 +10,6 @@ from django.core.exceptions import PermissionDenied
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import get_object_or_404
-from django.template.loader import render_to_string
 from django.urls import URLPattern, path, reverse
 from django.utils import timezone
 from django.utils.decorators import method_decorator
@@ -20,19 +17,22 @@ from django.utils.html import format_html
 from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_POST
 
-from accounts import lifecycle, probe, tokens, upkeep, views
-from accounts.errors import IllegalMoveError
+from accounts import (
+    cells,
+    event_admin,  # noqa: F401  # registers the page of events
+    lifecycle,
+    oauth,
+    probe,
+    tokens,
+    upkeep,
+    views,
+)
+from accounts.errors import IllegalMoveError, OAuthNotConfiguredError
 from accounts.forms import AddAccountForm, RenameAccountForm
-from accounts.models import Account, AccountEvent
+from accounts.models import Account
 from accounts.status import ALLOWED_MOVES, AccountKind, AccountStatus
 from accounts.tokens import Outcome
 from claudeproxy.errors import ClaudeProxyError
-
-if TYPE_CHECKING:
-    _AccountModelAdmin = admin.ModelAdmin[Account]
-    _EventModelAdmin = admin.ModelAdmin[AccountEvent]
-else:
-    _AccountModelAdmin = _EventModelAdmin = admin.ModelAdmin
 
 Verb = Callable[..., bool]
 
@@ -42,7 +42,7 @@ _PARALLEL_CHECKS = 8
 
 
 # How each end of a refresh is told, and how much it matters.
-_REFRESHED: dict[Outcome, tuple[int, str]] = {
+REFRESH_WORDS: dict[Outcome, tuple[int, str]] = {
     Outcome.REFRESHED: (messages.SUCCESS, "has a new token."),
     Outcome.STILL_FRESH: (messages.SUCCESS, "has just been given a new token."),
     Outcome.UNDER_WAY: (messages.INFO, "is being given a new token by somebody else."),
@@ -56,29 +56,14 @@ _REFRESHED: dict[Outcome, tuple[int, str]] = {
 }
 
 
-@dataclass(frozen=True)
-class ModelRow:
-    """A model as the page of an account prints it."""
-
-    id: str
-    name: str
-    lifecycle: str
-    context: str
-    output: str
-    features: str
-    details: str
-
-
 @admin.register(Account)
-class AccountAdmin(_AccountModelAdmin):
+class AccountAdmin(admin.ModelAdmin[Account]):
     list_display = (
         "name",
-        "kind",
-        "organization",
         "badge",
-        "reason",
         "since",
         "until",
+        "belongs_to",
         "token",
         "used",
     )
@@ -93,7 +78,7 @@ class AccountAdmin(_AccountModelAdmin):
         "held_by",
         "credential",
         *_token_fields,
-        "used",
+        "last_use",
         "last_limit",
         "added",
     )
@@ -112,62 +97,75 @@ class AccountAdmin(_AccountModelAdmin):
         "read_models",
     )
 
-    def get_fields(
-        self, request: HttpRequest, obj: Account | None = None
-    ) -> Sequence[str]:
-        if obj is not None and obj.kind == AccountKind.OAUTH:
-            return self.fields
-        return [name for name in self.fields if name not in self._token_fields]
+    def get_fields(self, request: HttpRequest, obj: Account | None = None) -> list[Any]:
+        is_oauth = obj is not None and obj.kind == AccountKind.OAUTH
+        left_out = () if is_oauth else self._token_fields
+        return [name for name in self.fields if name not in left_out]
 
     # --- columns and fields
 
     @admin.display(description="status", ordering="status")
     def badge(self, account: Account) -> str:
-        return _status_badge(account.status)
-
-    @admin.display(ordering="status_reason", empty_value="not given")
-    def reason(self, account: Account) -> str:
-        return account.status_reason
+        return format_html(
+            '{}<span class="status-reason">{}</span>',
+            cells.status_badge(account.status),
+            account.status_reason or "no reason given",
+        )
 
     @admin.display(ordering="status_changed_at")
     def since(self, account: Account) -> str:
-        return _when(account.status_changed_at)
+        return cells.when_short(account.status_changed_at)
 
     @admin.display(ordering="rate_limited_until")
     def until(self, account: Account) -> str:
-        return _when(account.rate_limited_until, otherwise="no limit")
+        if cells.is_over(account.rate_limited_until):
+            return "over, serves again"
+        return cells.when_short(account.rate_limited_until, otherwise="no limit")
 
-    @admin.display(ordering="organization_name", empty_value="not known")
+    @admin.display(description="organization", ordering="organization_name")
+    def belongs_to(self, account: Account) -> str:
+        if account.kind == AccountKind.API_KEY:
+            return cells.with_line(account.organization_name, account.organization_uuid)
+        return cells.with_line(account.organization_name, account.holder_name)
+
+    @admin.display
     def organization(self, account: Account) -> str:
-        return _with_line(account.organization_name, account.organization_uuid)
+        return cells.with_line(account.organization_name, account.organization_uuid)
 
-    @admin.display(description="holder", empty_value="not known")
+    @admin.display(description="holder")
     def held_by(self, account: Account) -> str:
         if account.kind == AccountKind.API_KEY:
             return "not known: the provider names no holder of a key"
-        return _with_line(account.holder_name, account.holder)
+        return cells.with_line(account.holder_name, account.holder)
 
-    @admin.display(description="token ends", ordering="expires_at")
+    @admin.display(description="credential", ordering="expires_at")
     def token(self, account: Account) -> str:
         if account.kind == AccountKind.API_KEY:
-            return "a key does not"
-        ends = _when(account.expires_at, otherwise="not known")
+            return "API key"
+        ends = cells.when_short(account.expires_at, otherwise="at a time not known")
+        verb = "ended" if cells.is_over(account.expires_at) else "ends"
         if not account.last_refresh_error:
-            return ends
-        return format_html("{} {}", ends, _badge("trouble", "refresh failed"))
+            return format_html("token {} {}", verb, ends)
+        return format_html(
+            "token {} {} {}", verb, ends, cells.badge("trouble", "refresh failed")
+        )
 
     @admin.display(description="last used", ordering="last_used_at")
     def used(self, account: Account) -> str:
-        return _when(account.last_used_at, otherwise="never")
+        return cells.when_short(account.last_used_at, otherwise="never")
+
+    @admin.display(description="last used")
+    def last_use(self, account: Account) -> str:
+        return cells.when(account.last_used_at, otherwise="never")
 
     @admin.display(description="last refresh")
     def last_refresh(self, account: Account) -> str:
-        return _when(account.last_refresh_at, otherwise="none so far")
+        return cells.when(account.last_refresh_at, otherwise="none so far")
 
-    @admin.display(description="last refresh error", empty_value="none")
+    @admin.display(description="last refresh error")
     def refresh_trouble(self, account: Account) -> str:
         if account.refresh_failures < 2:
-            return account.last_refresh_error
+            return account.last_refresh_error or "none"
         return f"{account.last_refresh_error} ({account.refresh_failures} in a row)"
 
     @admin.display(description="next refresh")
@@ -178,7 +176,7 @@ class AccountAdmin(_AccountModelAdmin):
             return f"none while the account is {account.get_status_display()}"
         now = timezone.now()
         if account.refresh_retry_at and account.refresh_retry_at > now:
-            return _when(account.refresh_retry_at)
+            return cells.when(account.refresh_retry_at)
         if (
             account.expires_at is None
             or account.expires_at - upkeep.REFRESH_AHEAD < now
@@ -186,24 +184,25 @@ class AccountAdmin(_AccountModelAdmin):
             return "with the next request or hourly job"
         return format_html(
             "by the first hourly job after {}",
-            _when(account.expires_at - upkeep.REFRESH_AHEAD),
+            cells.when(account.expires_at - upkeep.REFRESH_AHEAD),
         )
 
     @admin.display(description="last rate limit ended")
     def last_limit(self, account: Account) -> str:
-        return _when(account.recovered_at, otherwise="no limit so far")
+        return cells.when(account.recovered_at, otherwise="no limit so far")
 
     @admin.display
     def added(self, account: Account) -> str:
-        return _when(account.created_at)
+        return cells.when(account.created_at)
 
     @admin.display
     def credential(self, account: Account) -> str:
         if account.kind == AccountKind.API_KEY:
             return "API key, set"
         return format_html(
-            "Access token, set; ends {}",
-            _when(account.expires_at, otherwise="at a time not known"),
+            "Access token, set; {} {}",
+            "ended" if cells.is_over(account.expires_at) else "ends",
+            cells.when(account.expires_at, otherwise="at a time not known"),
         )
 
     # --- actions
@@ -241,13 +240,18 @@ class AccountAdmin(_AccountModelAdmin):
 
     @admin.action(description="Refresh token now", permissions=["change"])
     def refresh_token(self, request: HttpRequest, accounts: QuerySet[Account]) -> None:
+        try:
+            oauth.require_configured()
+        except OAuthNotConfiguredError as error:
+            self.message_user(request, str(error), messages.ERROR)
+            return
         for account in accounts:
             try:
                 result = tokens.ensure_fresh(account.pk, force=True, is_patient=False)
             except ClaudeProxyError as error:
                 level, text = messages.ERROR, f"cannot be refreshed: {error}"
             else:
-                level, text = _REFRESHED[result.outcome]
+                level, text = REFRESH_WORDS[result.outcome]
                 text = text.format(result.message.rstrip("."))
             self.message_user(request, f"Account {account.name} {text}", level)
 
@@ -302,6 +306,7 @@ class AccountAdmin(_AccountModelAdmin):
             ("models", self._act_on_one(self.read_models)),
             ("sign_in", views.sign_in_again),
         )
+        routes: list[tuple[str, str, Callable[..., HttpResponse]]]
         routes = [(f"{name}/", name, view) for name, view in pages]
         routes += [(f"<int:pk>/{name}/", name, require_POST(v)) for name, v in buttons]
         return [
@@ -388,7 +393,7 @@ class AccountAdmin(_AccountModelAdmin):
             "is_oauth": account.kind == AccountKind.OAUTH,
             "must_sign_in": account.kind == AccountKind.OAUTH
             and account.status == AccountStatus.INVALID,
-            "models": _model_rows(account.capabilities),
+            "models": cells.model_rows(account.capabilities),
             "events": account.events.all()[:_EVENTS_SHOWN],
             "show_save_and_add_another": False,
             "show_save_and_continue": False,
@@ -403,77 +408,17 @@ class AccountAdmin(_AccountModelAdmin):
         object_id: str,
         extra_context: dict[str, Any] | None = None,
     ) -> HttpResponse:
-        events = AccountEvent.objects.filter(account=object_id).count()
-        context = {"events_count": events, **(extra_context or {})}
-        return super().delete_view(request, object_id, context)
+        account = self.get_object(request, object_id)
+        context = {"events_count": account.events.count() if account else 0}
+        return super().delete_view(
+            request, object_id, {**context, **(extra_context or {})}
+        )
 
     def save_model(
         self, request: HttpRequest, obj: Account, form: Any, change: bool
     ) -> None:
         # Only what the page edits: the rest of the row may be older than the database.
         obj.save(update_fields=["name", "updated_at"])
-
-
-class NewStatusFilter(admin.ChoicesFieldListFilter):
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.title = "new status"
-
-
-class WhenFilter(admin.DateFieldListFilter):
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.title = "time"
-
-
-@admin.register(AccountEvent)
-class AccountEventAdmin(_EventModelAdmin):
-    list_display = ("when", "account_link", "previous", "badge", "reason", "actor")
-    list_display_links = None
-    list_filter = (
-        ("to_status", NewStatusFilter),
-        ("at", WhenFilter),
-        ("account", admin.RelatedOnlyFieldListFilter),
-    )
-    list_select_related = ("account",)
-    search_fields = ("account_name", "reason", "actor")
-    show_facets = admin.ShowFacets.NEVER
-    fields = ("when", "account_link", "previous", "badge", "reason", "actor")
-
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        return False
-
-    def has_change_permission(
-        self, request: HttpRequest, obj: AccountEvent | None = None
-    ) -> bool:
-        return False
-
-    def has_delete_permission(
-        self, request: HttpRequest, obj: AccountEvent | None = None
-    ) -> bool:
-        return False
-
-    @admin.display(ordering="at")
-    def when(self, event: AccountEvent) -> str:
-        return _when(event.at)
-
-    @admin.display(description="account", ordering="account_name")
-    def account_link(self, event: AccountEvent) -> str:
-        if event.account is None:
-            return f"{event.account_name} (deleted)"
-        return format_html(
-            '<a href="{}">{}</a>',
-            reverse("admin:accounts_account_change", args=[event.account.pk]),
-            event.account,
-        )
-
-    @admin.display(description="from", ordering="from_status")
-    def previous(self, event: AccountEvent) -> str:
-        return _status_badge(event.from_status) if event.from_status else "new"
-
-    @admin.display(description="to", ordering="to_status")
-    def badge(self, event: AccountEvent) -> str:
-        return _status_badge(event.to_status)
 
 
 def _try(verb: Verb, account: Account, *, actor: str, reason: str) -> bool:
@@ -498,48 +443,3 @@ def _check(account: Account) -> probe.Finding:
 
 def _actor(request: HttpRequest) -> str:
     return request.user.get_username()
-
-
-def _model_rows(models: Iterable[dict[str, Any]] | None) -> list[ModelRow] | None:
-    return None if models is None else [_model_row(model) for model in models]
-
-
-def _model_row(model: dict[str, Any]) -> ModelRow:
-    features = [str(name).replace("_", " ") for name in model.get("features") or ()]
-    return ModelRow(
-        id=model["id"],
-        name=model.get("name") or model["id"],
-        lifecycle=model.get("lifecycle") or "",
-        context=_thousands(model.get("max_input_tokens")),
-        output=_thousands(model.get("max_tokens")),
-        features=", ".join(name for name in features if "." not in name),
-        details=", ".join(name for name in features if "." in name),
-    )
-
-
-def _thousands(number: int | None) -> str:
-    return "not known" if number is None else f"{number:,}"
-
-
-def _with_line(words: str, identifier: str) -> str:
-    """A name with its id below; "" if neither is known."""
-    if not (words and identifier):
-        return words or identifier
-    return format_html('{}<span class="identifier">{}</span>', words, identifier)
-
-
-def _status_badge(status: str) -> str:
-    return _badge(status, AccountStatus(status).label)
-
-
-def _badge(status: str, word: str) -> str:
-    return render_to_string(
-        "claudeproxy/_status_badge.html", {"status": status, "word": word}
-    )
-
-
-def _when(at: datetime | None, otherwise: str = "") -> str:
-    return render_to_string(
-        "claudeproxy/_when.html",
-        {"at": at, "now": timezone.now(), "otherwise": otherwise},
-    )

@@ -46,13 +46,12 @@ _NO_STORE = {"cache-control": "no-store"}
 class AccountViewSet(GenericViewSet[Account]):
     queryset = Account.objects.all()
     serializer_class = AccountSerializer
-    lookup_value_regex = r"\d+"
 
     @extend_schema(summary="List", parameters=[AccountFilterSerializer])
     def list(self, request: Request) -> Response:
         asked = _valid(AccountFilterSerializer(data=request.query_params))
         page = self.paginate_queryset(_matching(asked))
-        return self.get_paginated_response(AccountSerializer(page, many=True).data)
+        return self.get_paginated_response(self.get_serializer(page, many=True).data)
 
     @extend_schema(
         summary="Add an API key",
@@ -150,12 +149,11 @@ class AccountViewSet(GenericViewSet[Account]):
         return Response({"was_read": was_read, "account": _show(account)})
 
     @extend_schema(summary="What happened to it", responses=EventSerializer(many=True))
-    @action(detail=True)
+    @action(detail=True, serializer_class=EventSerializer)
     def events(self, request: Request, pk: str) -> Response:
-        page = self.paginator.paginate_queryset(
-            self.get_object().events.all(), request, view=self
-        )
-        return self.get_paginated_response(EventSerializer(page, many=True).data)
+        events: QuerySet[Any] = self.get_object().events.all()
+        page = self.paginate_queryset(events)
+        return self.get_paginated_response(self.get_serializer(page, many=True).data)
 
     def _move(self, request: Request, verb: Verb, otherwise: str) -> Response:
         asked = _valid(MoveSerializer(data=request.data))
@@ -285,6 +283,5 @@ def _actor(request: Request) -> str:
 
 def _owner(request: Request) -> str:
     """Who may end a sign-in that they began: a client key, or a person."""
-    if request.auth is not None:
-        return f"key:{request.auth.id}"
-    return f"user:{request.user.pk}"
+    key: Any = request.auth
+    return f"user:{request.user.pk}" if key is None else f"key:{key.id}"

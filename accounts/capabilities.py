@@ -51,7 +51,10 @@ def names(models: Sequence[Mapping[str, Any]] | None) -> frozenset[str] | None:
 
 
 def fetch(account: Account) -> list[dict[str, Any]] | None:
-    """Read all pages of the account's model list; None if that does not succeed."""
+    """Read all pages of the account's model list; None if that does not succeed.
+
+    An empty list counts as none: it would keep the account from every request.
+    """
     headers = {
         "anthropic-version": probe.API_VERSION,
         **probe.auth_headers(AccountKind(account.kind), account.credential),
@@ -69,7 +72,7 @@ def fetch(account: Account) -> list[dict[str, Any]] | None:
                 page = reply.raise_for_status().json()
                 models += [m for raw in page["data"] if (m := parse_model(raw))]
                 if not page.get("has_more"):
-                    return models
+                    return models or None
                 params["after_id"] = page["last_id"]
     except (httpx.HTTPError, ValueError, KeyError, TypeError, AttributeError):
         return None

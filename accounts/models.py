@@ -94,6 +94,11 @@ class Account(models.Model):
                 fields=["organization_uuid", "holder"],
                 condition=~Q(holder=""),
             ),
+            models.UniqueConstraint(
+                name="account_api_key_once",
+                fields=["holder"],
+                condition=Q(kind=AccountKind.API_KEY) & ~Q(holder=""),
+            ),
         ]
 
     def __str__(self) -> str:

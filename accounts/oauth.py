@@ -5,7 +5,8 @@ httpx's exceptions end here. Sources: RFC 6749 (sections 4.1, 5, 6), RFC 7636.
 """
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -23,12 +24,17 @@ from accounts.probe import OAUTH_BETA
 from claudeproxy.conf import conf
 from claudeproxy.crypto import Secret
 
-_TIMEOUT = httpx.Timeout(30, connect=10)
+# All parts together stay below the lease of a refresh, and below a job's time.
+_TIMEOUT = httpx.Timeout(30, connect=5, write=5)
 # Used when the provider does not say how long a token lives.
 _DEFAULT_LIFE = timedelta(hours=1)
 _MESSAGE_LENGTH = 200
 # The grant itself is no good: only a person who signs in again can help.
 _PERMANENT_ERRORS = frozenset({"invalid_grant", "organization_on_hold"})
+# Said by a proxy in between that had sent the request on and got no answer to it.
+_PERHAPS_PROCESSED = frozenset({502, 504, 520, 524})
+_SECRET_NAMES = ("code", "code_verifier", "refresh_token", "state")
+_TOKEN = re.compile(r"\bsk-[\w-]{8,}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,17 +119,23 @@ def refresh_request(refresh_token: Secret) -> dict[str, str]:
     }
 
 
-def parse_token_reply(status: int, body: bytes, *, now: datetime) -> TokenSet:
+def parse_token_reply(
+    status: int, body: bytes, *, now: datetime, sent: Collection[str] = ()
+) -> TokenSet:
     """Read the answer of a token endpoint.
 
     Errors: TokenRefusedError if the grant is no good, NoTokenReplyError if the answer
-    says nothing about it (a fault of the provider, or of the configuration).
+    says nothing about it (a fault of the provider, or of the configuration). What the
+    provider says is in the message, without the texts of *sent*, which it may quote.
     """
     fields = _json_object(body)
     if status == httpx.codes.OK:
         access_token = fields.get("access_token")
         if not isinstance(access_token, str) or not access_token:
-            raise NoTokenReplyError("the provider's answer holds no access token")
+            # It may be the answer of somebody in between, or one that was cut.
+            raise NoTokenReplyError(
+                "the provider's answer holds no access token", was_processed=None
+            )
         refresh_token = fields.get("refresh_token")
         return TokenSet(
             access_token=Secret(access_token),
@@ -136,12 +148,15 @@ def parse_token_reply(status: int, body: bytes, *, now: datetime) -> TokenSet:
             identity=_identity(fields, name="email_address"),
         )
     code, said = _error_of(fields)
-    message = f"{status} {code or 'without an error code'}"
+    message = f"{status} {_without(sent, code) or 'without an error code'}"
     if said:
-        message += f": {said}"
+        message += f": {_without(sent, said)}"
     if code in _PERMANENT_ERRORS and status < httpx.codes.INTERNAL_SERVER_ERROR:
         raise TokenRefusedError(message)
-    raise NoTokenReplyError(f"the provider answered {message}", was_processed=False)
+    raise NoTokenReplyError(
+        f"the provider answered {message}",
+        was_processed=None if status in _PERHAPS_PROCESSED else False,
+    )
 
 
 def parse_profile(body: bytes) -> Identity:
@@ -157,11 +172,17 @@ def post_token(request: Mapping[str, str], *, now: datetime) -> TokenSet:
             reply = client.post(
                 conf.oauth_token_url, json=dict(request), headers=headers
             )
-    except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+    except (
+        httpx.ConnectError,
+        httpx.ConnectTimeout,
+        httpx.UnsupportedProtocol,  # an address that nothing could be sent to
+        httpx.InvalidURL,
+    ) as error:
         raise NoTokenReplyError(_trouble(error), was_processed=False) from error
     except httpx.HTTPError as error:
         raise NoTokenReplyError(_trouble(error), was_processed=None) from error
-    return parse_token_reply(reply.status_code, reply.content, now=now)
+    sent = [request[name] for name in _SECRET_NAMES if request.get(name)]
+    return parse_token_reply(reply.status_code, reply.content, now=now, sent=sent)
 
 
 def get_profile(access_token: Secret) -> Identity:
@@ -179,7 +200,7 @@ def get_profile(access_token: Secret) -> Identity:
     return parse_profile(reply.content)
 
 
-def _trouble(error: httpx.HTTPError) -> str:
+def _trouble(error: Exception) -> str:
     # Without the exception's text: it may quote what was sent.
     return f"the provider could not be asked ({type(error).__name__})"
 
@@ -187,7 +208,7 @@ def _trouble(error: httpx.HTTPError) -> str:
 def _json_object(body: bytes) -> dict[str, Any]:
     try:
         fields = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return fields if isinstance(fields, dict) else {}
 
@@ -220,5 +241,17 @@ def _error_of(fields: dict[str, Any]) -> tuple[str, str]:
     if isinstance(error, dict):
         details = error.get("details")
         code = _text(details, "error_code") or _text(error, "type")
-        return code, _text(error, "message")
-    return _text(fields, "error"), _text(fields, "error_description")
+        return code, _said(error, "message")
+    return _text(fields, "error"), _said(fields, "error_description")
+
+
+def _said(fields: dict[str, Any], name: str) -> str:
+    value = fields.get(name)
+    return value if isinstance(value, str) else ""
+
+
+def _without(secrets: Collection[str], text: str) -> str:
+    """Cut *text*, once everything that is or looks like a secret is out of it."""
+    for secret in secrets:
+        text = text.replace(secret, "[secret]")
+    return _TOKEN.sub("[secret]", text)[:_MESSAGE_LENGTH]

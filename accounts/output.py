@@ -18,7 +18,21 @@ def fields(account: Account) -> dict[str, Any]:
         "rate_limited_until": _iso(account.rate_limited_until),
         "expires_at": _iso(account.expires_at),
         "created_at": _iso(account.created_at),
+        "organization_uuid": account.organization_uuid,
+        "organization_name": account.organization_name,
+        "holder_name": account.holder_name,
+        "last_used_at": _iso(account.last_used_at),
+        "last_refresh_at": _iso(account.last_refresh_at),
+        "last_refresh_error": account.last_refresh_error,
+        "models": _model_ids(account),
     }
+
+
+def _model_ids(account: Account) -> list[str] | None:
+    """The ids of the models it may use; None if they have not been read."""
+    if account.capabilities is None:
+        return None
+    return [model["id"] for model in account.capabilities]
 
 
 def _iso(at: datetime | None) -> str | None:

@@ -6,7 +6,7 @@ from datetime import datetime
 from accounts import capabilities
 from accounts.models import Account
 from accounts.status import AccountKind, AccountStatus
-from claudeproxy.crypto import Secret
+from claudeproxy.crypto import Secret, WrongEncryptionKeyError
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +25,8 @@ class PooledAccount:
     refresh_retry_at: datetime | None = None
     # The names under which its models may be asked for; None: not known.
     models: frozenset[str] | None = None
+    # Can its credential be decrypted with the keys there are?
+    is_readable: bool = True
 
 
 def load() -> tuple[PooledAccount, ...]:
@@ -41,6 +43,15 @@ def load() -> tuple[PooledAccount, ...]:
             credential=account.credential,
             refresh_retry_at=account.refresh_retry_at,
             models=capabilities.names(account.capabilities),
+            is_readable=_is_readable(account.credential),
         )
         for account in Account.objects.order_by("pk")
     )
+
+
+def _is_readable(credential: Secret) -> bool:
+    try:
+        credential.reveal()
+    except WrongEncryptionKeyError:
+        return False
+    return True

@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from django.db import IntegrityError, transaction
+from django.utils import timezone
 
 from accounts import lifecycle
 from accounts.errors import AccountError, IdentityError
@@ -15,6 +16,8 @@ from accounts.status import AccountKind, AccountStatus
 from claudeproxy.crypto import Secret
 
 _NAME_LENGTH = 100
+# Of an API key, whose organization is only known if it was checked.
+_KEY_HOLDER = "key:"
 
 
 def clean_name(name: str) -> str:
@@ -57,9 +60,9 @@ def require_new_identity(identity: Identity, *, besides: int | None = None) -> N
     """
     if not identity.holder:
         return
-    others = Account.objects.filter(
-        organization_uuid=identity.organization_uuid, holder=identity.holder
-    )
+    others = Account.objects.filter(holder=identity.holder)
+    if not identity.holder.startswith(_KEY_HOLDER):
+        others = others.filter(organization_uuid=identity.organization_uuid)
     if other := others.exclude(pk=besides or 0).first():
         raise IdentityError(
             f"This is the account {other.name!r}, which is here already: the same "
@@ -82,7 +85,7 @@ def add_api_key(
     identity = Identity(
         organization_uuid=organization_uuid,
         # The provider does not say whose a key is; the key stands for its holder.
-        holder="key:" + hashlib.sha256(api_key.reveal().encode()).hexdigest()[:32],
+        holder=_KEY_HOLDER + hashlib.sha256(api_key.reveal().encode()).hexdigest()[:32],
     )
     return _add(
         name, AccountKind.API_KEY, identity, actor=actor, now=now, api_key=api_key
@@ -138,7 +141,9 @@ def sign_in_again(
 ) -> None:
     """Give an account the tokens of a new sign-in; `invalid` becomes `active`.
 
-    Errors: IdentityError if somebody else signed in; nothing is changed then.
+    A refresh that is under way loses its lease, and with it the right to send or to
+    store anything. Errors: IdentityError if somebody else signed in; nothing is changed
+    then. AccountError if the account was deleted meanwhile.
     """
     known = (account.organization_uuid, account.holder)
     if account.holder and known != (identity.organization_uuid, identity.holder):
@@ -152,7 +157,7 @@ def sign_in_again(
         )
     require_new_identity(identity, besides=account.pk)
     with transaction.atomic():
-        Account.objects.filter(pk=account.pk).update(
+        rows = Account.objects.filter(pk=account.pk).update(
             kind=AccountKind.OAUTH,
             access_token=tokens.access_token,
             refresh_token=tokens.refresh_token,
@@ -161,11 +166,15 @@ def sign_in_again(
             last_refresh_error="",
             refresh_failures=0,
             refresh_retry_at=None,
+            refresh_lease="",
+            refresh_lease_until=None,
             sent_refresh_digest="",
             refused_refresh_digest="",
             updated_at=now,
             **asdict(identity),
         )
+        if not rows:
+            raise AccountError(f"Account {account.name!r} was deleted meanwhile.")
         account.refresh_from_db()
         if account.status == AccountStatus.INVALID:
             lifecycle.activate(account, actor=actor, reason="signed in again", now=now)
@@ -179,7 +188,9 @@ def rename(account: Account, name: str) -> None:
     require_free_name(name)
     try:
         with transaction.atomic():
-            Account.objects.filter(pk=account.pk).update(name=name)
+            Account.objects.filter(pk=account.pk).update(
+                name=name, updated_at=timezone.now()
+            )
     except IntegrityError:
         require_free_name(name)
         raise

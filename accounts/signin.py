@@ -12,6 +12,7 @@ from accounts import oauth, pkce, registration
 from accounts.errors import AuthorizationError
 from accounts.models import Account, PendingAuthorization
 from accounts.oauth import Identity, TokenSet
+from accounts.status import AccountKind
 from claudeproxy.crypto import Secret
 
 LIFETIME = timedelta(minutes=10)
@@ -39,6 +40,10 @@ def begin(
     Errors: OAuthNotConfiguredError, AccountError for a name that cannot be had.
     """
     oauth.require_configured()
+    if account is not None and account.kind != AccountKind.OAUTH:
+        raise AuthorizationError(
+            f"account: {account.name!r} has an API key; nobody signs in to it."
+        )
     if account is None:
         name = registration.clean_name(name)
         registration.require_free_name(name)
@@ -104,12 +109,17 @@ def prune(*, now: datetime) -> int:
     return PendingAuthorization.objects.filter(expires_at__lte=now).delete()[0]
 
 
-def _claim(owner: str, state: str, now: datetime) -> PendingAuthorization:
-    pending = (
+def find(*, owner: str, state: str) -> PendingAuthorization | None:
+    """Return *owner*'s sign-in of that state, which stays as it is; None if unknown."""
+    return (
         PendingAuthorization.objects.select_related("account")
         .filter(state_digest=_digest(state), owner=owner)
         .first()
     )
+
+
+def _claim(owner: str, state: str, now: datetime) -> PendingAuthorization:
+    pending = find(owner=owner, state=state)
     # Of two that come back with one state, the one whose delete counts goes on.
     if (
         pending is None

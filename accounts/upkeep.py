@@ -8,6 +8,7 @@ from django.utils import timezone
 
 from accounts import capabilities, lifecycle, tokens
 from accounts.models import Account
+from accounts.status import AccountKind
 from accounts.tokens import Result
 from claudeproxy import durations
 from claudeproxy.conf import conf
@@ -64,6 +65,10 @@ def deactivate_idle(*, now: datetime) -> list[Account]:
 
 def look_at_capabilities(account: Account) -> bool:
     """Read again which models the account has; False if that did not succeed."""
+    if account.kind == AccountKind.OAUTH:
+        tokens.ensure_fresh(account.pk)
+        # With the token that is there now; a deleted account is asked for nothing.
+        account = Account.objects.filter(pk=account.pk).first() or account
     is_read = capabilities.refresh(account, now=timezone.now())
     if not is_read:
         _log.warning("capabilities_not_read", account_id=account.pk)

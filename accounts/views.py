@@ -21,7 +21,7 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_GET
 
-from accounts import oauth, signin, tokens, upkeep
+from accounts import oauth, signin, upkeep
 from accounts.errors import (
     AccountError,
     NoTokenReplyError,
@@ -29,7 +29,7 @@ from accounts.errors import (
     TokenRefusedError,
 )
 from accounts.forms import ConnectAccountForm, PasteCodeForm, message_of
-from accounts.models import Account, PendingAuthorization
+from accounts.models import Account
 from accounts.signin import Begun
 from accounts.status import AccountKind, AccountStatus
 from claudeproxy.conf import conf
@@ -38,6 +38,7 @@ from claudeproxy.errors import ClaudeProxyError
 
 _NONCE = "sign_in_nonce"
 _SAID_LENGTH = 200
+_NO_CODE = Secret("")
 
 
 def connect(request: HttpRequest) -> HttpResponse:
@@ -94,8 +95,8 @@ def enter_code(request: HttpRequest) -> HttpResponse:
 def callback(request: HttpRequest) -> HttpResponse:
     """Where the provider sends people back, with a code or with an error.
 
-    Every answer is a redirect, so that code and state are in no page's address and in
-    no history of what was read from here.
+    Every answer but a refusal is a redirect, so that code and state stay in no page's
+    address, and no page passes them on as its referrer.
     """
     if not admin.site.has_permission(request):
         # Not with this address as the next one: a login page's address is kept.
@@ -137,11 +138,11 @@ def _begun(request: HttpRequest, begun: Begun, *, name: str) -> HttpResponse:
 
 
 def _come_back(
-    request: HttpRequest, *, state: str, code: Secret | None = None, denied: str = ""
+    request: HttpRequest, *, state: str, code: Secret = _NO_CODE, denied: str = ""
 ) -> HttpResponse:
     """Finish a sign-in, or give it up if it was denied; then on to a clean address."""
-    owner, code = _owner(request), code or Secret("")
-    pending = _pending(owner, state)
+    owner = _owner(request)
+    pending = signin.find(owner=owner, state=state)
     account = pending.account if pending else None
     if pending is not None:
         _require_permission(request, "change" if account else "add")
@@ -160,7 +161,7 @@ def _come_back(
             now=timezone.now(),
         )
     except ClaudeProxyError as error:
-        messages.error(request, _explain(error, code))
+        messages.error(request, _explain(error))
         return _back_to_begin(request, account)
     return _welcome(request, connected, is_new=account is None)
 
@@ -181,18 +182,16 @@ def _welcome(request: HttpRequest, account: Account, *, is_new: bool) -> HttpRes
     )
 
 
-def _explain(error: ClaudeProxyError, code: Secret) -> str:
+def _explain(error: ClaudeProxyError) -> str:
     match error:
         case TokenRefusedError():
-            text = f"The provider refused the code ({error}). Begin the sign-in again."
+            return f"The provider refused the code ({error}). Begin the sign-in again."
         case NoTokenReplyError():
-            text = f"Nothing was stored: {error}. Begin the sign-in again in a while."
+            return f"Nothing was stored: {error}. Begin the sign-in again in a while."
         case AccountError():
-            text = message_of(error)
+            return message_of(error)
         case _:
-            text = str(error)
-    # What a provider says about a code may quote it.
-    return text.replace(code.reveal(), "[code]") if code.reveal() else text
+            return str(error)
 
 
 def _back_to_begin(request: HttpRequest, account: Account | None) -> HttpResponse:
@@ -201,16 +200,6 @@ def _back_to_begin(request: HttpRequest, account: Account | None) -> HttpRespons
         return HttpResponseRedirect(_page_of(account))
     name = "accounts_account_connect" if _may(request, "add") else "index"
     return HttpResponseRedirect(reverse(f"admin:{name}"))
-
-
-def _pending(owner: str, state: str) -> PendingAuthorization | None:
-    """Look at a sign-in before it is claimed: is it a new account's, or whose?"""
-    digest = tokens.digest_of(Secret(state))
-    return (
-        PendingAuthorization.objects.select_related("account")
-        .filter(owner=owner, state_digest=digest)
-        .first()
-    )
 
 
 def _owner(request: HttpRequest) -> str:

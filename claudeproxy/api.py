@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from math import ceil
 from re import DOTALL, fullmatch
-from typing import Any
+from typing import IO, Any
 
 import structlog
 from django.core.exceptions import PermissionDenied as DjangoPermissionDenied
@@ -20,10 +20,11 @@ from drf_spectacular.extensions import OpenApiAuthenticationExtension
 from rest_framework import exceptions
 from rest_framework.authentication import BaseAuthentication
 from rest_framework.pagination import PageNumberPagination
+from rest_framework.parsers import JSONParser
 from rest_framework.permissions import BasePermission
 from rest_framework.request import Request
 
-from claudeproxy.errors import ClaudeProxyError
+from claudeproxy.errors import ClaudeProxyError, RequestRefusedError
 from clients import keys
 from clients.directory import KnownKey
 from clients.models import ClientKey, ClientKeyRole
@@ -104,7 +105,7 @@ def _look_up(texts: list[str]) -> dict[bytes, KnownKey]:
     }
 
 
-class ClientKeyScheme(OpenApiAuthenticationExtension):
+class ClientKeyScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]
     """How the OpenAPI description tells of client keys."""
 
     target_class = "claudeproxy.api.ClientKeyAuthentication"
@@ -129,12 +130,40 @@ class ClientKeyScheme(OpenApiAuthenticationExtension):
         ]
 
 
+# --- bodies ---------------------------------------------------------------------------
+
+_MOST_BYTES = 1024**2  # what is sent here is a name, a key, a reason
+
+
+class SmallJSONParser(JSONParser):
+    """JSON of a reasonable size and depth."""
+
+    def parse(
+        self,
+        stream: IO[Any],
+        media_type: str | None = None,
+        parser_context: Mapping[str, Any] | None = None,
+    ) -> Any:
+        request: Request = (parser_context or {})["request"]
+        if int(request.META.get("CONTENT_LENGTH") or 0) > _MOST_BYTES:
+            raise RequestRefusedError(
+                "The request is larger than 1 MB, which is the most this API takes.",
+                http_status=HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+                error_type="request_too_large",
+            )
+        try:
+            return super().parse(stream, media_type, parser_context)
+        except RecursionError:
+            raise exceptions.ParseError("This JSON is nested too deeply.") from None
+
+
 # --- pages ----------------------------------------------------------------------------
 
 
 class Pages(PageNumberPagination):
     page_size = 50
     page_size_query_param = "page_size"
+    page_size_query_description = "50 if left out, 500 at most."
     max_page_size = 500
 
 

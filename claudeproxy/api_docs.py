@@ -1,10 +1,9 @@
-"""The REST API described: its OpenAPI document, the page that shows it, and no others."""
+"""The REST API described: its OpenAPI document, and the page that shows it."""
 
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from django.contrib.auth.views import redirect_to_login
-from django.http.response import HttpResponseBase
 from drf_spectacular.renderers import OpenApiJsonRenderer, OpenApiJsonRenderer2
 from drf_spectacular.utils import extend_schema
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitView
@@ -41,21 +40,19 @@ _ERROR_SCHEMA = {
 }
 _ERROR_RESPONSE = {
     "description": "Any error.",
-    "content": {
-        "application/json": {"schema": {"$ref": "#/components/schemas/Error"}}
-    },
+    "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}},
 }
 
 
 class SchemaView(SpectacularAPIView):
-    renderer_classes = (OpenApiJsonRenderer2, OpenApiJsonRenderer)
+    renderer_classes = [OpenApiJsonRenderer2, OpenApiJsonRenderer]  # noqa: RUF012  # as the base class
 
 
 class DocsView(SpectacularSwaggerSplitView):
     url_name = "api:schema"
     template_name = "api/docs.html"
 
-    def handle_exception(self, exc: Exception) -> HttpResponseBase:
+    def handle_exception(self, exc: Exception) -> Any:
         # A person opens this page in a browser, and can log in there.
         if isinstance(exc, NotAuthenticated):
             return redirect_to_login(self.request.get_full_path())

@@ -6,18 +6,27 @@ of queries does not depend on the number of rows.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TypeAlias
 
 from django.contrib.auth.models import AnonymousUser, User
+from django.db.models import Exists, F, Max, Min, OuterRef
+from django_q.models import Failure, Success, Task
 
+from accounts import upkeep
 from accounts.models import Account, AccountEvent
-from accounts.status import AccountStatus
+from accounts.status import AccountKind, AccountStatus
+from claudeproxy import schedules
 from clients.models import ClientKey
 from clients.querysets import KeyCounts
 
 _ACCOUNTS_SHOWN = 20
 _EVENTS_SHOWN = 10
+_NOTICES_SHOWN = 10
+# How long it is worth saying that an idle account was switched off.
+_RECENTLY = timedelta(days=7)
+# A job runs every minute; without one for so long, something is wrong.
+_QUIET = timedelta(minutes=5)
 
 Visitor: TypeAlias = User | AnonymousUser
 
@@ -37,14 +46,59 @@ class StatusCount:
 
 
 @dataclass(frozen=True)
+class AccountNotice:
+    """An account that somebody should do something about, and what was the matter."""
+
+    account: Account
+    what: str
+    at: datetime | None
+
+    @property
+    def can_sign_in(self) -> bool:
+        return self.account.kind == AccountKind.OAUTH
+
+
+@dataclass(frozen=True)
+class AccountNotices:
+    invalid: tuple[AccountNotice, ...]
+    troubled: tuple[AccountNotice, ...]
+    retired: tuple[AccountNotice, ...]
+
+    def __bool__(self) -> bool:
+        return bool(self.invalid or self.troubled or self.retired)
+
+
+@dataclass(frozen=True)
+class FailedJob:
+    """A job whose last run failed."""
+
+    name: str
+    task_id: str
+    at: datetime
+
+
+@dataclass(frozen=True)
+class JobsPanel:
+    failed: tuple[FailedJob, ...]
+    last_run_at: datetime | None
+    is_quiet: bool
+
+    def __bool__(self) -> bool:
+        return bool(self.failed or self.is_quiet)
+
+
+@dataclass(frozen=True)
 class AccountsPanel:
     health: Health
+    notices: AccountNotices
+    next_limit_ends_at: datetime | None
     counts: tuple[StatusCount, ...]
     total: int
     first: tuple[Account, ...]
     not_shown: int
     events: tuple[AccountEvent, ...]
     may_add: bool
+    may_change: bool
 
 
 @dataclass(frozen=True)
@@ -61,6 +115,7 @@ class Overview:
     base_url: str
     accounts: AccountsPanel | None
     keys: KeysPanel | None
+    jobs: JobsPanel | None
 
 
 def load(user: Visitor, *, base_url: str, now: datetime) -> Overview:
@@ -69,7 +124,11 @@ def load(user: Visitor, *, base_url: str, now: datetime) -> Overview:
         now=now,
         base_url=base_url,
         accounts=(
-            _load_accounts(now, may_add=user.has_perm("accounts.add_account"))
+            _load_accounts(
+                now,
+                may_add=user.has_perm("accounts.add_account"),
+                may_change=user.has_perm("accounts.change_account"),
+            )
             if user.has_perm("accounts.view_account")
             else None
         ),
@@ -81,21 +140,77 @@ def load(user: Visitor, *, base_url: str, now: datetime) -> Overview:
             if user.has_perm("clients.view_clientkey")
             else None
         ),
+        jobs=_load_jobs(now) if user.has_perm("django_q.view_failure") else None,
     )
 
 
-def _load_accounts(now: datetime, *, may_add: bool) -> AccountsPanel:
+def _load_accounts(now: datetime, *, may_add: bool, may_change: bool) -> AccountsPanel:
     counts = Account.objects.count_by_status()
     total = sum(counts.values())
     first = tuple(Account.objects.most_urgent_first()[:_ACCOUNTS_SHOWN])
     return AccountsPanel(
         health=judge(Account.objects.usable(now).count(), counts),
+        notices=_load_notices(now),
+        next_limit_ends_at=Account.objects.filter(
+            status=AccountStatus.RATE_LIMITED, rate_limited_until__gt=now
+        ).aggregate(at=Min("rate_limited_until"))["at"],
         counts=tuple(StatusCount(status, count) for status, count in counts.items()),
         total=total,
         first=first,
         not_shown=max(0, total - len(first)),
         events=tuple(AccountEvent.objects.select_related("account")[:_EVENTS_SHOWN]),
         may_add=may_add,
+        may_change=may_change,
+    )
+
+
+def _load_notices(now: datetime) -> AccountNotices:
+    invalid = Account.objects.filter(status=AccountStatus.INVALID)
+    in_use = (AccountStatus.ACTIVE, AccountStatus.RATE_LIMITED)
+    troubled = Account.objects.filter(status__in=in_use).exclude(last_refresh_error="")
+    # Idle accounts that are still as the job left them, not as a person did.
+    retired = AccountEvent.objects.select_related("account").filter(
+        actor=upkeep.ACTOR,
+        to_status=AccountStatus.INACTIVE,
+        at__gt=now - _RECENTLY,
+        account__status=AccountStatus.INACTIVE,
+        account__status_changed_at=F("at"),
+    )
+    return AccountNotices(
+        invalid=tuple(
+            AccountNotice(account, account.status_reason, account.status_changed_at)
+            for account in invalid.order_by("-status_changed_at")[:_NOTICES_SHOWN]
+        ),
+        troubled=tuple(
+            AccountNotice(account, account.last_refresh_error, account.refresh_retry_at)
+            for account in troubled.order_by("expires_at")[:_NOTICES_SHOWN]
+        ),
+        retired=tuple(
+            AccountNotice(event.account, event.reason, event.at)
+            for event in retired[:_NOTICES_SHOWN]
+            if event.account is not None
+        ),
+    )
+
+
+def _load_jobs(now: datetime) -> JobsPanel:
+    better = Task.objects.filter(
+        success=True, group=OuterRef("group"), stopped__gt=OuterRef("stopped")
+    )
+    rows = (
+        Failure.objects.filter(~Exists(better))
+        .order_by("-stopped")
+        .values_list("group", "func", "id", "stopped")[: _NOTICES_SHOWN * 5]
+    )
+    failed: dict[str, FailedJob] = {}
+    for group, func, task_id, stopped in rows:
+        name = (group or func).removeprefix(schedules.PREFIX)
+        failed.setdefault(name, FailedJob(name, task_id, stopped))
+    last_run_at = Success.objects.aggregate(at=Max("stopped"))["at"]
+    return JobsPanel(
+        failed=tuple(failed.values())[:_NOTICES_SHOWN],
+        last_run_at=last_run_at,
+        is_quiet=last_run_at is None or last_run_at < now - _QUIET,
     )
 
 

@@ -4,17 +4,21 @@ Schedules are declared in the code and written by a command, so nobody edits the
 """
 
 from datetime import datetime
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from django.contrib import admin, messages
 from django.db.models import F, Model, OuterRef, QuerySet, Subquery
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
 from django.template.loader import render_to_string
 from django.urls import reverse
 from django.utils import timezone
 from django.utils.html import format_html
+from django.utils.module_loading import import_string
 from django_q.models import Failure, OrmQ, Schedule, Success, Task
 from django_q.tasks import async_task
+
+from claudeproxy import schedules
 
 if TYPE_CHECKING:
     _ModelAdmin = admin.ModelAdmin[Any]
@@ -33,27 +37,49 @@ class ReadOnlyAdmin(_ModelAdmin):
 
 
 class ScheduleAdmin(ReadOnlyAdmin):
-    list_display = ("name", "func", "every", "next", "last_result")
+    list_display = ("name", "purpose", "every", "next", "last_result")
     list_display_links = None
     search_fields = ("name", "func")
     ordering = ("next_run",)
-    fields = ("name", "func", "every", "next", "last_result")
+    fields = ("name", "purpose", "func", "every", "next", "last_result")
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
-        last = Task.objects.filter(id=OuterRef("task"))
-        schedules: QuerySet[Any] = (
+        # By group, not by the row's own note of a task: that one names the run that was
+        # queued last, which may not have ended, and none of those at start.
+        last = Task.objects.filter(group=OuterRef("name")).order_by("-stopped")
+        rows: QuerySet[Any] = (
             super()
             .get_queryset(request)
             .annotate(
-                last_id=Subquery(last.values("id")),
-                last_stopped=Subquery(last.values("stopped")),
-                last_success=Subquery(last.values("success")),
+                last_id=Subquery(last.values("id")[:1]),
+                last_stopped=Subquery(last.values("stopped")[:1]),
+                last_success=Subquery(last.values("success")[:1]),
             )
         )
-        return schedules
+        return rows
+
+    def changelist_view(
+        self, request: HttpRequest, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        declared = {job.group for job in schedules.SCHEDULES}
+        known = Schedule.objects.filter(name__in=declared).values_list(
+            "name", flat=True
+        )
+        if missing := sorted(declared - set(known)):
+            self.message_user(
+                request,
+                f"Not scheduled: {', '.join(missing)}. They are as soon as the gateway "
+                "is started again.",
+                messages.WARNING,
+            )
+        return super().changelist_view(request, extra_context)
+
+    @admin.display(description="what it does", empty_value="not declared here")
+    def purpose(self, schedule: Any) -> str:
+        return _purposes().get(schedule.name, "")
 
     @admin.display(ordering="schedule_type")
     def every(self, schedule: Any) -> str:
@@ -152,6 +178,18 @@ class QueueAdmin(ReadOnlyAdmin):
     @admin.display(description="taken by a worker until", ordering="lock")
     def taken(self, job: Any) -> str:
         return _when(job.lock, otherwise="waiting")
+
+
+@cache
+def _purposes() -> dict[str, str]:
+    """What each declared job does: the first line of its function's description."""
+    return {
+        job.group: (import_string(job.func).__doc__ or "")
+        .strip()
+        .partition("\n")[0]
+        .replace("`", "")
+        for job in schedules.SCHEDULES
+    }
 
 
 def _call(func: str, args: Any, kwargs: Any) -> str:

@@ -97,6 +97,7 @@ def _standard_library(
         "loggers": {
             # One line for each request is written by the gateway itself.
             "django-q": {"level": "WARNING"},  # several lines a minute when idle
+            "httpcore": {"level": "WARNING"},  # it would show headers
             "httpx": {"level": "WARNING"},
             "httpx2": {"level": "WARNING"},  # the official SDK, in the demo
             "uvicorn.error": {"level": "WARNING"},

@@ -1,6 +1,6 @@
 """What the serializers of the REST API are made of."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rest_framework import serializers
@@ -26,7 +26,7 @@ class StrictSerializer(serializers.Serializer[Any]):
 class OneOfField(serializers.ChoiceField):
     """One of several words; the error for any other names them."""
 
-    def __init__(self, choices: Iterable[Any], **options: Any) -> None:
+    def __init__(self, choices: Sequence[Any], **options: Any) -> None:
         super().__init__(choices=choices, **options)
         words = ", ".join(str(choice) for choice in self.choices)
         self.error_messages["invalid_choice"] = f"This must be one of: {words}."

@@ -136,9 +136,13 @@ DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 SECRET_KEY = environment.text("SECRET_KEY") or secretfiles.read_or_create(
     DATA_DIR / "secret_key", lambda: secrets.token_urlsafe(50)
 )
-ENCRYPTION_KEYS = environment.items("ENCRYPTION_KEYS", []) or [
-    secretfiles.read_or_create(DATA_DIR / "encryption_key", secretfiles.new_fernet_key)
-]
+ENCRYPTION_KEYS = environment.items("ENCRYPTION_KEYS", [])
+# Where the keys are kept if none are given: one on a line, the first encrypts.
+ENCRYPTION_KEY_FILE = None if ENCRYPTION_KEYS else DATA_DIR / "encryption_key"
+if ENCRYPTION_KEY_FILE:
+    ENCRYPTION_KEYS = secretfiles.read_or_create(
+        ENCRYPTION_KEY_FILE, secretfiles.new_fernet_key
+    ).split()
 ALLOWED_HOSTS = environment.items("ALLOWED_HOSTS", ["localhost", "127.0.0.1", "[::1]"])
 
 # On when people reach the admin through TLS that a proxy in front takes care of.
@@ -178,11 +182,12 @@ REST_FRAMEWORK = {
         "rest_framework.authentication.SessionAuthentication",
     ],
     "DEFAULT_PERMISSION_CLASSES": ["claudeproxy.api.AdminsOnly"],
-    "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
+    "DEFAULT_PARSER_CLASSES": ["claudeproxy.api.SmallJSONParser"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
     "DEFAULT_PAGINATION_CLASS": "claudeproxy.api.Pages",
     "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
     "EXCEPTION_HANDLER": "claudeproxy.api.answer_error",
+    "DEFAULT_METADATA_CLASS": None,
     "URL_FORMAT_OVERRIDE": None,
     "TEST_REQUEST_DEFAULT_FORMAT": "json",
 }
@@ -192,6 +197,7 @@ SPECTACULAR_SETTINGS = {
     "which is the API of Claude itself.",
     "VERSION": __version__,
     "SCHEMA_PATH_PREFIX": "/api",
+    "COMPONENT_SPLIT_PATCH": False,  # what a PATCH may change, it must name
     "SERVE_INCLUDE_SCHEMA": False,
     "SERVE_PERMISSIONS": REST_FRAMEWORK["DEFAULT_PERMISSION_CLASSES"],
     "PREPROCESSING_HOOKS": ["claudeproxy.api_docs.without_slash_at_end"],
@@ -199,6 +205,7 @@ SPECTACULAR_SETTINGS = {
         "drf_spectacular.hooks.postprocess_schema_enums",
         "claudeproxy.api_docs.with_errors",
     ],
+    "ENUM_GENERATE_CHOICE_DESCRIPTION": False,
     "ENUM_NAME_OVERRIDES": {
         "AccountKind": "accounts.status.AccountKind",
         "AccountStatus": "accounts.status.AccountStatus",

@@ -6,6 +6,7 @@ from django.views.generic import RedirectView
 from rest_framework.routers import SimpleRouter
 
 from accounts.api import AccountViewSet, SignInViewSet
+from accounts.views import callback
 from claudeproxy.api_docs import DocsView, NothingHereView, SchemaView
 from clients.api import ClientKeyViewSet
 
@@ -20,11 +21,12 @@ api = [
     re_path(r"^api/schema/?$", SchemaView.as_view(), name="schema"),
     re_path(r"^api/docs/?$", DocsView.as_view(), name="docs"),
     # The last one: everything else below /api.
-    re_path(r"^api(?:/|$)", NothingHereView.as_view(), name="nothing"),
+    re_path(r"^api(?:/.*)?$", NothingHereView.as_view(), name="nothing"),
 ]
 
 urlpatterns = [
     path("admin/", admin.site.urls),
+    path("oauth/callback", callback, name="oauth-callback"),
     path("", include((api, "api"))),
     path("", RedirectView.as_view(pattern_name="admin:index"), name="home"),
 ]

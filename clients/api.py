@@ -1,21 +1,17 @@
 """The REST API of the client keys: `/api/tokens`."""
 
-import contextlib
-from collections.abc import Iterator
 from http import HTTPStatus
 from typing import Any
 
 from django.utils import timezone
 from drf_spectacular.utils import extend_schema
-from rest_framework.request import Request
 from rest_framework.decorators import action
+from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.reverse import reverse
 from rest_framework.viewsets import GenericViewSet
 
-from claudeproxy.errors import RequestRefusedError
 from clients import issuing
-from clients.errors import ClientKeyError
 from clients.models import ClientKey, ClientKeyRole
 from clients.serializers import (
     ClientKeySerializer,
@@ -28,7 +24,6 @@ from clients.serializers import (
 class ClientKeyViewSet(GenericViewSet[ClientKey]):
     queryset = ClientKey.objects.all()
     serializer_class = ClientKeySerializer
-    lookup_value_regex = r"\d+"
 
     @extend_schema(summary="List")
     def list(self, request: Request) -> Response:
@@ -36,17 +31,18 @@ class ClientKeyViewSet(GenericViewSet[ClientKey]):
         return self.get_paginated_response(self.get_serializer(page, many=True).data)
 
     @extend_schema(
-        summary="Issue", request=IssueKeySerializer, responses={201: IssuedKeySerializer}
+        summary="Issue",
+        request=IssueKeySerializer,
+        responses={201: IssuedKeySerializer},
     )
     def create(self, request: Request) -> Response:
         asked = IssueKeySerializer(data=request.data)
         asked.is_valid(raise_exception=True)
-        with _refusing():
-            issued = issuing.issue(
-                asked.validated_data["name"],
-                ClientKeyRole(asked.validated_data["role"]),
-                expires_at=asked.validated_data["expires_at"],
-            )
+        issued = issuing.issue(
+            asked.validated_data["name"],
+            ClientKeyRole(asked.validated_data["role"]),
+            expires_at=asked.validated_data["expires_at"],
+        )
         return Response(
             {**self.get_serializer(issued.row).data, "key": issued.key.reveal()},
             status=HTTPStatus.CREATED,
@@ -67,8 +63,7 @@ class ClientKeyViewSet(GenericViewSet[ClientKey]):
         asked = RenameKeySerializer(data=request.data)
         asked.is_valid(raise_exception=True)
         key = self.get_object()
-        with _refusing():
-            issuing.rename(key, asked.validated_data["name"])
+        issuing.rename(key, asked.validated_data["name"])
         return Response(self.get_serializer(key).data)
 
     @extend_schema(summary="Delete")
@@ -85,16 +80,3 @@ class ClientKeyViewSet(GenericViewSet[ClientKey]):
 
     def get_serializer_context(self) -> dict[str, Any]:
         return {**super().get_serializer_context(), "now": timezone.now()}
-
-
-@contextlib.contextmanager
-def _refusing() -> Iterator[None]:
-    """Answer what the verbs refuse as a fault of the request."""
-    try:
-        yield
-    except ClientKeyError as error:
-        raise RequestRefusedError(
-            str(error),
-            http_status=HTTPStatus.BAD_REQUEST,
-            error_type="invalid_request_error",
-        ) from None

@@ -1,7 +1,7 @@
 """What the endpoints of the client keys take and give."""
 
 from datetime import datetime
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 from django.utils import timezone
 from rest_framework import serializers

@@ -5,8 +5,12 @@ share it through the lease in the database (`accounts.tokens`).
 """
 
 import asyncio
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
+from time import monotonic
+
+import structlog
+from django.db import Error as DatabaseError
 
 from accounts import tokens
 from accounts.pool import PooledAccount
@@ -14,7 +18,10 @@ from accounts.tokens import Outcome, Result
 from claudeproxy import db
 from proxy.snapshot import Snapshot
 
-_FRESH = {Outcome.REFRESHED, Outcome.STILL_FRESH}
+_log = structlog.get_logger(__name__)
+
+# What leaves the account without a token to use, even if the old one has time left.
+_HOPELESS = {Outcome.INVALID, Outcome.GONE}
 
 
 class Refresher:
@@ -30,12 +37,15 @@ class Refresher:
         """Return the account with a token to use now, or None if it has none."""
         if account.expires_at is None or account.expires_at - now >= tokens.MARGIN:
             return account
+        begun_at = monotonic()
         result = await self._share_attempt(account.id)
-        if result.outcome in _FRESH:
-            return self._snapshot.find(account.id)
-        # The old token is as good as ever until its time is up.
-        is_usable = result.outcome in {Outcome.FAILED, Outcome.POSTPONED}
-        return account if is_usable and account.expires_at > now else None
+        now += timedelta(seconds=monotonic() - begun_at)
+        current = self._snapshot.find(account.id)
+        if result.outcome in _HOPELESS or current is None:
+            return None
+        # An old token is as good as ever until its time is up.
+        lives = current.expires_at is None or current.expires_at > now
+        return current if lives else None
 
     async def _share_attempt(self, account_id: int) -> Result:
         attempt = self._attempts.get(account_id)
@@ -47,6 +57,10 @@ class Refresher:
         return await asyncio.shield(attempt)
 
     async def _attempt(self, account_id: int) -> Result:
-        result = await db.run_long(partial(tokens.ensure_fresh, account_id))
+        try:
+            result = await db.run_long(partial(tokens.ensure_fresh, account_id))
+        except DatabaseError as error:
+            _log.warning("token_refresh_failed", error=type(error).__name__)
+            result = Result(Outcome.FAILED, "the database could not be asked")
         await self._snapshot.refresh_after_change()
         return result

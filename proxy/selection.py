@@ -121,6 +121,8 @@ def _why_not(account: PooledAccount, now: datetime) -> str | None:
             return f"rate limited until {until:%Y-%m-%d %H:%M:%S} UTC"
     elif account.status != AccountStatus.ACTIVE:
         return str(account.status.label)
+    if not account.is_readable:
+        return "encrypted with a key that is not in ENCRYPTION_KEYS"
     if (
         account.expires_at is not None
         and account.expires_at <= now

@@ -31,6 +31,7 @@ LIST = reverse("admin:accounts_account_changelist")
 ADD = reverse("admin:accounts_account_add")
 EVENTS = reverse("admin:accounts_accountevent_changelist")
 KEY = "sk-sandbox-ada"
+BUTTONS = ["activate", "deactivate", "check", "refresh", "models"]
 
 
 def page(account: Account, name: str = "change") -> str:
@@ -96,6 +97,24 @@ def test_list_says_no_limit_for_an_account_without_one(admin_client: Client) -> 
     assert "no limit" in text(admin_client.get(LIST))
 
 
+def test_list_says_when_a_rate_limit_is_over(admin_client: Client) -> None:
+    make_account(status=AccountStatus.RATE_LIMITED, rate_limited_until=NOW)
+    assert "over, serves again" in text(admin_client.get(LIST))
+
+
+def test_list_says_whose_an_account_is_and_when_it_was_used(
+    admin_client: Client,
+) -> None:
+    make_account(
+        organization_name="Analytical Engines",
+        organization_uuid="uuid-of-engines",
+        last_used_at=timezone.now() - timedelta(minutes=5, seconds=30),
+    )
+    shown = text(admin_client.get(LIST)).replace("\xa0", " ")
+    assert "Analytical Engines uuid-of-engines" in shown
+    assert "5 minutes ago" in shown
+
+
 def test_list_takes_as_many_queries_for_many_accounts_as_for_one(
     admin_client: Client,
 ) -> None:
@@ -132,6 +151,42 @@ def test_add_checks_the_key_when_asked(
 ) -> None:
     add(admin_client, check_first="on")
     assert Account.objects.get().name == "ada"
+
+
+def test_add_keeps_what_the_check_found_out(
+    admin_client: Client, claude: SandboxServer
+) -> None:
+    shown = text(add(admin_client, check_first="on"))
+    account = Account.objects.get()
+    assert account.organization_uuid == claude.sandbox.accounts["ada"].organization_id
+    assert len(account.capabilities or ()) == 4
+    assert "Its models were read: 4." in shown
+
+
+def test_add_succeeds_without_a_list_of_models(
+    admin_client: Client, claude: SandboxServer
+) -> None:
+    checked, listed = {"path": "/v1/models"}, {"path": "/v1/models", "status": 500}
+    claude.sandbox.script.add("ada", checked, listed)
+    shown = text(add(admin_client, check_first="on"))
+    assert "Its models are not known yet" in shown
+    assert Account.objects.get().capabilities is None
+
+
+def test_add_asks_nothing_of_the_provider_when_told_so(
+    admin_client: Client, claude: SandboxServer
+) -> None:
+    assert "models" not in text(add(admin_client)).partition("was added")[0]
+    assert len(claude.sandbox.log) == 0
+
+
+def test_add_refuses_a_key_that_is_here_already(
+    admin_client: Client, claude: SandboxServer
+) -> None:
+    add(admin_client, check_first="on")
+    shown = text(add(admin_client, name="grace", check_first="on"))
+    assert "This is the account 'ada', which is here already" in shown
+    assert Account.objects.count() == 1
 
 
 def test_add_repeats_what_the_provider_said_about_a_refused_key(
@@ -310,6 +365,31 @@ def test_delete_keeps_what_happened(admin_client: Client) -> None:
     assert "ada (deleted)" in text(admin_client.get(EVENTS))
 
 
+@pytest.mark.parametrize("way", ["page", "action"])
+def test_delete_says_beforehand_what_becomes_of_the_history(
+    admin_client: Client, way: str
+) -> None:
+    account = make_account("ada")
+    for _ in range(2):
+        lifecycle.record_added(account, actor="admin", now=NOW)
+    if way == "page":
+        shown = text(admin_client.get(page(account, "delete")))
+        assert "That is 2 events." in shown
+    else:
+        shown = text(act(admin_client, "delete_selected", account))
+    assert "stays in the history , under the name it had" in shown
+    assert "The credential is deleted." in shown
+    assert Account.objects.exists()
+
+
+@pytest.mark.parametrize("pk", ["404", "nonsense"])
+def test_delete_answers_an_unknown_account_with_a_redirect(
+    admin_client: Client, pk: str
+) -> None:
+    url = reverse("admin:accounts_account_delete", args=[pk])
+    assert admin_client.get(url).status_code == 302
+
+
 # --- moves
 
 
@@ -331,11 +411,34 @@ def test_activate_moves_those_it_can_and_reports_the_others(
     accounts = [
         make_account("ada"),
         make_account("grace", status=AccountStatus.INACTIVE),
-        make_account("edsger", status=AccountStatus.INVALID),
         make_account("barbara", status=AccountStatus.RATE_LIMITED),
     ]
-    assert "3 moved, 1 skipped" in text(act(admin_client, "activate", *accounts))
-    assert Account.objects.active().count() == 4
+    assert "2 moved, 1 skipped" in text(act(admin_client, "activate", *accounts))
+    assert Account.objects.active().count() == 3
+
+
+def test_activate_lets_an_invalid_account_serve_only_if_it_works_now(
+    admin_client: Client, claude: SandboxServer
+) -> None:
+    works = make_account("edsger", status=AccountStatus.INVALID, secret=KEY)
+    fails = make_account("grace", status=AccountStatus.INVALID, secret="sk-unknown")
+    shown = text(act(admin_client, "activate", works, fails))
+    assert "1 moved, 0 skipped" in shown
+    assert (
+        "Account grace stays invalid: the upstream answered 401: invalid x-api-key"
+        in shown
+    )
+    assert list(Account.objects.active()) == [works]
+
+
+def test_activate_leaves_an_invalid_account_when_the_provider_cannot_be_asked(
+    admin_client: Client,
+) -> None:
+    account = make_account(status=AccountStatus.INVALID)
+    shown = text(admin_client.post(page(account, "activate"), follow=True))
+    assert "stays invalid: http://127.0.0.1:9 could not be asked" in shown
+    assert "moved" not in shown
+    assert not AccountEvent.objects.exists()
 
 
 def test_a_move_names_the_person_who_made_it(admin_client: Client) -> None:
@@ -368,12 +471,18 @@ def test_buttons_move_one_account_and_come_back_to_its_page(
     assert account.status == AccountStatus.ACTIVE
 
 
-@pytest.mark.parametrize("name", ["activate", "deactivate", "check"])
+def test_buttons_of_the_overview_come_back_to_it(admin_client: Client) -> None:
+    account = make_account(status=AccountStatus.INACTIVE)
+    response = admin_client.post(page(account, "activate"), {"back": "overview"})
+    assert response.headers["location"] == reverse("admin:index")
+
+
+@pytest.mark.parametrize("name", BUTTONS)
 def test_buttons_answer_only_to_post(admin_client: Client, name: str) -> None:
     assert admin_client.get(page(make_account(), name)).status_code == 405
 
 
-@pytest.mark.parametrize("name", ["activate", "deactivate", "check"])
+@pytest.mark.parametrize("name", BUTTONS)
 def test_buttons_refuse_those_who_may_only_look(viewer: Client, name: str) -> None:
     assert viewer.post(page(make_account(), name)).status_code == 403
 

@@ -1,6 +1,7 @@
 import io
 import json
 import socket
+from typing import Any
 
 import pytest
 from django.core.management import CommandError, call_command
@@ -9,11 +10,13 @@ from accounts.management.commands import add_account
 from accounts.models import Account, AccountEvent
 from accounts.status import AccountKind, AccountStatus
 from claudeproxy.crypto import Secret
+from claudeproxy.sandbox.accounts import stable_id
 from tests.factories import make_account
 
 pytestmark = pytest.mark.django_db
 
 KEY = "sk-sandbox-ada"
+ADAS_ORGANIZATION = stable_id("ada")
 
 
 @pytest.fixture
@@ -67,7 +70,7 @@ def test_an_account_is_added_and_its_key_is_not_printed(run):
 @pytest.mark.usefixtures("claude")
 def test_json_says_what_was_added_without_the_key(run):
     printed = add(run, "--json")
-    account = Account.objects.get()
+    account: Any = Account.objects.get()
     fields = json.loads(printed)
 
     assert fields == {
@@ -80,8 +83,33 @@ def test_json_says_what_was_added_without_the_key(run):
         "rate_limited_until": None,
         "expires_at": None,
         "created_at": account.created_at.isoformat(),
+        "organization_uuid": ADAS_ORGANIZATION,
+        "organization_name": "",
+        "holder_name": "",
+        "last_used_at": None,
+        "last_refresh_at": None,
+        "last_refresh_error": "",
+        "models": [model["id"] for model in account.capabilities],
     }
+    assert fields["models"]
     assert KEY not in printed
+
+
+@pytest.mark.usefixtures("nobody")
+def test_models_that_nobody_asked_for_are_not_known(run):
+    fields = json.loads(add(run, "--no-check", "--json"))
+
+    assert fields["models"] is None
+    assert fields["organization_uuid"] == ""
+
+
+@pytest.mark.usefixtures("claude")
+def test_a_key_is_not_added_twice_under_two_names(run):
+    add(run)
+    with pytest.raises(CommandError, match="the account 'ada', which is here already"):
+        add(run, name="lovelace")
+
+    assert Account.objects.count() == 1
 
 
 @pytest.mark.usefixtures("claude")
@@ -144,7 +172,14 @@ def test_a_key_is_never_an_argument():
         parser.parse_args(["ada", KEY, "--kind", "api_key"])
 
 
-@pytest.mark.parametrize("arguments", [["ada"], ["ada", "--kind", "oauth"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["ada"],
+        ["ada", "--kind", "saml"],
+        ["ada", "--kind", "api_key", "--from-json", "-"],
+    ],
+)
 def test_only_a_kind_that_can_be_added_so_is_taken(run, arguments):
     with pytest.raises(CommandError, match="--kind"):
         run("add_account", *arguments)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Page, Request, sync_playwright
 from pytest_django.live_server_helper import LiveServer
 
 CHROMIUM = Path("/usr/bin/chromium")
@@ -51,6 +51,11 @@ def open_page(browser: Browser, live_server: LiveServer) -> Iterator[Any]:
         if message.type in {"error", "warning"}:
             complaints.append(f"{message.location.get('url')}: {message.text}")
 
+    def note_failure(request: Request) -> None:
+        # Aborted: the test went on to another page before this one's icon was there.
+        if request.failure != "net::ERR_ABORTED":
+            complaints.append(f"{request.url}: {request.failure}")
+
     def open_window(**options: Any) -> Page:
         context = browser.new_context(base_url=live_server.url, **options)
         context.set_default_timeout(10_000)
@@ -58,7 +63,7 @@ def open_page(browser: Browser, live_server: LiveServer) -> Iterator[Any]:
         page = context.new_page()
         page.on("console", note)
         page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.on("requestfailed", lambda request: complaints.append(request.url))
+        page.on("requestfailed", note_failure)
         return page
 
     yield open_window

@@ -3,6 +3,7 @@
 import html
 import re
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from django.contrib import admin
@@ -12,10 +13,11 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import NoReverseMatch, reverse
 from django.utils import timezone
+from django_q.models import Task
 
-from accounts import lifecycle
+from accounts import lifecycle, upkeep
 from accounts.models import Account
-from accounts.status import AccountStatus
+from accounts.status import AccountKind, AccountStatus
 from claudeproxy import dashboard
 from claudeproxy.dashboard import Health, judge
 from clients import issuing
@@ -33,6 +35,7 @@ def text(response) -> str:
 def all_pages() -> list[str]:
     """Each address of the admin that needs no row."""
     pages = [INDEX, reverse("admin:password_change")]
+    pages += [reverse(f"admin:accounts_account_connect{end}") for end in ("", "_code")]
     for model in admin.site._registry:
         for name in ("changelist", "add"):
             pages.append(
@@ -226,6 +229,201 @@ def test_overview_is_empty_for_nobody() -> None:
     overview = dashboard.load(AnonymousUser(), base_url="", now=timezone.now())
     assert overview.accounts is None
     assert overview.keys is None
+    assert overview.jobs is None
+
+
+# --- what needs attention
+
+
+def make_run(name: str, *, success: bool, minutes_ago: int = 1, **fields) -> Task:
+    at = timezone.now() - timedelta(minutes=minutes_ago, seconds=30)
+    return Task.objects.create(
+        **{
+            "id": f"{name}-{minutes_ago}",
+            "name": name,
+            "func": "math.sqrt",
+            "group": f"claudeproxy:{name}",
+            "success": success,
+            "started": at,
+            "stopped": at,
+            **fields,
+        }
+    )
+
+
+def shown_on_overview(client: Client) -> str:
+    return text(client.get(INDEX)).replace("\xa0", " ")
+
+
+@pytest.mark.django_db
+def test_overview_is_quiet_when_all_is_well(admin_client: Client) -> None:
+    make_account()
+    make_run("heartbeat", success=True)
+    assert "Needs attention" not in shown_on_overview(admin_client)
+
+
+@pytest.mark.django_db
+def test_overview_offers_to_activate_what_was_idle(
+    admin_client: Client, settings
+) -> None:
+    now = timezone.now()
+    account = make_account("ada")
+    upkeep.deactivate_idle(now=now - timedelta(days=2, seconds=30))
+    shown = shown_on_overview(admin_client)
+    assert "switched off ada : idle: unused for 7d" in shown
+    assert "2 days ago" in shown
+    assert "Activate again" in shown
+    url = reverse("admin:accounts_account_activate", args=[account.pk])
+    response = admin_client.post(url, {"back": "overview"}, follow=True)
+    assert response.redirect_chain == [(INDEX, 302)]
+    assert "1 moved, 0 skipped" in text(response)
+    assert "Activate again" not in text(response)
+
+
+@pytest.mark.django_db
+def test_overview_does_not_offer_what_a_person_switched_off(
+    admin_client: Client,
+) -> None:
+    account = make_account("ada")
+    upkeep.deactivate_idle(now=timezone.now() - timedelta(days=2))
+    account.refresh_from_db()
+    lifecycle.activate(account, actor="ada", reason="", now=timezone.now())
+    lifecycle.deactivate(account, actor="ada", reason="mine", now=timezone.now())
+    assert "Activate again" not in shown_on_overview(admin_client)
+
+
+@pytest.mark.django_db
+def test_overview_forgets_after_a_week_what_was_idle(admin_client: Client) -> None:
+    make_account("ada")
+    upkeep.deactivate_idle(now=timezone.now() - timedelta(days=8))
+    assert Account.objects.get().status == AccountStatus.INACTIVE
+    assert "Activate again" not in shown_on_overview(admin_client)
+
+
+@pytest.mark.django_db
+def test_overview_lets_invalid_accounts_sign_in_again(admin_client: Client) -> None:
+    token = make_account(
+        "tokened",
+        kind=AccountKind.OAUTH,
+        status=AccountStatus.INVALID,
+        status_reason="its grant was revoked",
+    )
+    key = make_account("keyed", status=AccountStatus.INVALID)
+    response = admin_client.get(INDEX)
+    content = response.content.decode()
+    assert "invalid tokened : its grant was revoked" in text(response)
+    assert reverse("admin:accounts_account_sign_in", args=[token.pk]) in content
+    assert reverse("admin:accounts_account_sign_in", args=[key.pk]) not in content
+
+
+@pytest.mark.django_db
+def test_overview_names_refreshes_that_fail(admin_client: Client) -> None:
+    fields: dict[str, Any] = {
+        "kind": AccountKind.OAUTH,
+        "last_refresh_error": "answered 503",
+    }
+    account = make_account(
+        "ada", refresh_retry_at=timezone.now() + timedelta(minutes=9), **fields
+    )
+    make_account("grace", status=AccountStatus.INACTIVE, **fields)
+    response = admin_client.get(INDEX)
+    shown = text(response).replace("\xa0", " ")
+    assert "refresh failed ada : answered 503 Next attempt" in shown
+    assert shown.count("answered 503") == 1
+    url = reverse("admin:accounts_account_refresh", args=[account.pk])
+    assert url in response.content.decode()
+
+
+@pytest.mark.django_db
+def test_overview_says_when_the_next_rate_limit_ends(admin_client: Client) -> None:
+    for hours in (9, 2):
+        make_account(
+            f"account {hours}",
+            status=AccountStatus.RATE_LIMITED,
+            rate_limited_until=timezone.now() + timedelta(hours=hours, seconds=30),
+        )
+    make_account("over", status=AccountStatus.RATE_LIMITED, rate_limited_until=NOW)
+    shown = shown_on_overview(admin_client)
+    assert re.search(r"The next rate limit ends [-\d]+ [:\d]+ UTC in 2 hours", shown)
+    assert "over, serves again" in shown
+
+
+@pytest.mark.django_db
+def test_overview_names_jobs_whose_last_run_failed(admin_client: Client) -> None:
+    make_run("heartbeat", success=True)
+    failed = make_run("recover_accounts", success=False, minutes_ago=2)
+    make_run("recover_accounts", success=False, minutes_ago=3)
+    make_run("recover_accounts", success=True, minutes_ago=4)
+    make_run("refresh_tokens", success=False, minutes_ago=9)
+    make_run("refresh_tokens", success=True, minutes_ago=8)
+    response = admin_client.get(INDEX)
+    shown = text(response)
+    assert shown.count("its last run failed") == 1
+    assert "job failed recover_accounts : its last run failed" in shown
+    url = reverse("admin:django_q_failure_change", args=[failed.id])
+    assert url in response.content.decode()
+
+
+@pytest.mark.django_db
+def test_overview_names_a_failed_job_of_no_group_by_its_function(
+    admin_client: Client,
+) -> None:
+    make_run("one-off", success=False, group=None)
+    assert "math.sqrt : its last run failed" in shown_on_overview(admin_client)
+
+
+@pytest.mark.django_db
+def test_overview_says_when_jobs_have_stopped(admin_client: Client) -> None:
+    assert "No background job has run yet" in shown_on_overview(admin_client)
+    make_run("heartbeat", success=True, minutes_ago=12)
+    make_run("heartbeat", success=False, minutes_ago=1)
+    shown = shown_on_overview(admin_client)
+    assert "No background job has ended well for a while" in shown
+    assert "12 minutes ago" in shown
+
+
+@pytest.mark.django_db
+def test_overview_offers_no_button_to_those_who_may_only_look(client: Client) -> None:
+    account = make_account("ada", kind=AccountKind.OAUTH, status=AccountStatus.INVALID)
+    make_account("grace", kind=AccountKind.OAUTH, last_refresh_error="503")
+    make_run("heartbeat", success=False)
+    user = User.objects.create_user("victor", password="pw", is_staff=True)
+    user.user_permissions.add(Permission.objects.get(codename="view_account"))
+    client.force_login(user)
+    response = client.get(INDEX)
+    assert "Needs attention" in text(response)
+    assert "heartbeat" not in text(response)
+    content = response.content.decode()
+    assert reverse("admin:accounts_account_sign_in", args=[account.pk]) not in content
+    assert "Refresh now" not in content
+    assert reverse("admin:accounts_account_connect") not in content
+
+
+@pytest.mark.django_db
+def test_notices_take_as_many_queries_for_many_as_for_one(
+    admin_client: Client,
+) -> None:
+    def grow(rows: range) -> None:
+        for number in rows:
+            make_account(f"bad {number}", status=AccountStatus.INVALID)
+            make_account(
+                f"late {number}", kind=AccountKind.OAUTH, last_refresh_error="503"
+            )
+            idle = make_account(f"idle {number}")
+            lifecycle.deactivate(
+                idle, actor=upkeep.ACTOR, reason="idle", now=timezone.now()
+            )
+            make_run(f"job {number}", success=False)
+
+    def count_queries() -> int:
+        with CaptureQueriesContext(connection) as queries:
+            admin_client.get(INDEX)
+        return len(queries)
+
+    grow(range(1))
+    before = count_queries()
+    grow(range(1, 13))
+    assert count_queries() == before
 
 
 # --- every page

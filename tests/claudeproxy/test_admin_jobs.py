@@ -13,6 +13,7 @@ from django.urls import reverse
 from django.utils import timezone
 from django_q.models import Failure, OrmQ, Schedule, Success, Task
 
+from claudeproxy import schedules
 from claudeproxy.jobs_admin import JOB_PAGES, ReadOnlyAdmin
 
 pytestmark = pytest.mark.django_db
@@ -34,6 +35,7 @@ def make_task(name: str = "nightly", *, success: bool = True, **fields) -> Task:
         id=name,
         name=name,
         func="math.sqrt",
+        group=name,
         success=success,
         started=stopped - timedelta(seconds=1.5),
         stopped=stopped,
@@ -82,7 +84,7 @@ def test_schedule_says_how_it_went_and_leads_there(
     admin_client: Client, success: bool, word: str, page: str
 ) -> None:
     task = make_task(success=success)
-    make_schedule(task=task.id)
+    make_schedule()
     response = admin_client.get(SCHEDULES)
     assert f"{word} " in text(response)
     url = reverse(f"admin:django_q_{page}_change", args=[task.id])
@@ -98,6 +100,48 @@ def test_schedule_of_minutes_says_how_many(
     assert f" {words} " in text(admin_client.get(SCHEDULES))
 
 
+@pytest.mark.parametrize("success", [True, False])
+def test_schedule_keeps_its_last_result_while_the_next_run_is_under_way(
+    admin_client: Client, success: bool
+) -> None:
+    make_task(success=success)
+    make_schedule(task="queued-and-not-ended")
+    word = "succeeded" if success else "failed"
+    assert re.search(rf"daily .* {word} ", text(admin_client.get(SCHEDULES)))
+
+
+def test_schedule_shows_the_latest_of_its_runs(admin_client: Client) -> None:
+    make_task(success=True)
+    make_schedule()
+    make_task("later", success=False)
+    Task.objects.filter(id="later").update(group="nightly", stopped=timezone.now())
+    shown = text(admin_client.get(SCHEDULES))
+    assert "failed" in shown
+    assert "succeeded" not in shown
+
+
+def test_every_declared_schedule_is_there_with_what_it_does(
+    admin_client: Client,
+) -> None:
+    shown = text(admin_client.get(SCHEDULES))
+    for job in schedules.SCHEDULES:
+        assert job.group in shown
+    assert "Return accounts whose rate limit has ended to active." in shown
+    assert "Not scheduled" not in shown
+
+
+def test_a_declared_schedule_that_is_missing_is_named(admin_client: Client) -> None:
+    Schedule.objects.filter(name="claudeproxy:heartbeat").delete()
+    shown = text(admin_client.get(SCHEDULES))
+    assert "Not scheduled: claudeproxy:heartbeat." in shown
+
+
+def test_every_declared_schedule_says_what_it_does(admin_client: Client) -> None:
+    assert "not declared here" not in text(admin_client.get(SCHEDULES))
+    make_schedule()
+    assert "not declared here" in text(admin_client.get(SCHEDULES))
+
+
 def test_schedules_take_as_many_queries_for_many_as_for_one(
     admin_client: Client,
 ) -> None:
@@ -106,11 +150,12 @@ def test_schedules_take_as_many_queries_for_many_as_for_one(
             assert admin_client.get(SCHEDULES).status_code == 200
         return len(queries)
 
-    make_schedule("first", task=make_task("first").id)
+    make_schedule("first")
+    make_task("first")
     before = count_queries()
     for number in range(9):
-        task = make_task(f"task {number}")
-        make_schedule(f"schedule {number}", task=task.id)
+        make_schedule(f"schedule {number}")
+        make_task(f"schedule {number}")
     assert count_queries() == before
 
 

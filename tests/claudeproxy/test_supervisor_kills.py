@@ -28,13 +28,10 @@ def kill_idle_worker(service: Service) -> Cluster:
     while True:
         cluster, killed_at = service.cluster(), time.time()
         cluster.worker.kill()
-        goes_on = eventually(
-            lambda now=killed_at: (
-                (service.successes_since(now) and "on")
-                or (time.time() > now + HANG_LIMIT and "hung")
-            )
-        )
-        if goes_on == "hung":
+        patience = time.monotonic() + HANG_LIMIT
+        while time.monotonic() < patience and not service.successes_since(killed_at):
+            time.sleep(0.05)
+        if not service.successes_since(killed_at):
             return cluster
 
 

@@ -7,7 +7,9 @@ from datetime import timedelta
 from functools import partial
 from typing import Any
 
+from django.core.checks import Tags
 from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.db import DEFAULT_DB_ALIAS
 
 from accounts.models import Account
 from claudeproxy import bootstrap, cluster, process, watchdog, webworker
@@ -51,6 +53,7 @@ class Command(BaseCommand):
         port: int | None,
         workers: int | None,
         web_only: bool,
+        skip_checks: bool = False,
         app: str = webworker.APP,
         hang_limit: timedelta = watchdog.LIMIT,
         **__: Any,
@@ -64,6 +67,8 @@ class Command(BaseCommand):
             conf.host if host is None else host, conf.port if port is None else port
         )
         with process.forkable_database():
+            if not skip_checks:
+                self.check(tags=[Tags.database], databases=[DEFAULT_DB_ALIAS])
             try:
                 admin = bootstrap.prepare()
             except BootstrapError as error:
