@@ -19,6 +19,7 @@ from claudeproxy.conf import conf
 _TIMEOUT = httpx.Timeout(20, connect=10)
 _PAGE_SIZE = 1000
 _MOST_PAGES = 20
+_FIRST_VERSION = re.compile(r"[a-z]-\d$")
 _DATE = re.compile(r"-20\d{6}$")
 
 
@@ -40,14 +41,16 @@ def parse_model(model: Mapping[str, Any]) -> dict[str, Any] | None:
 def names(models: Sequence[Mapping[str, Any]] | None) -> frozenset[str] | None:
     """Return every name the models answer to; None if they are not known.
 
-    A model with a date in its id also answers to the id without, which the provider
-    resolves, and to that with `-latest`.
+    A model with a date in its id also answers to the aliases that the provider
+    resolves: the id without it, that with `-latest`, and `…-4-0` for `…-4`.
     """
     if models is None:
         return None
     ids = {str(model["id"]) for model in models}
     aliases = {_DATE.sub("", model_id) for model_id in ids}
-    return frozenset(ids | aliases | {alias + "-latest" for alias in aliases})
+    latest = {alias + "-latest" for alias in aliases}
+    first = {alias + "-0" for alias in aliases if _FIRST_VERSION.search(alias)}
+    return frozenset(ids | aliases | latest | first)
 
 
 def fetch(account: Account) -> list[dict[str, Any]] | None:

@@ -1,12 +1,15 @@
 """The pool as a worker keeps it in memory: frozen facts, no ORM objects."""
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from accounts import capabilities
 from accounts.models import Account
 from accounts.status import AccountKind, AccountStatus
 from claudeproxy.crypto import Secret, WrongEncryptionKeyError
+
+# An access token with less life than this is refreshed before it is used.
+REFRESH_MARGIN = timedelta(seconds=60)
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +26,8 @@ class PooledAccount:
     credential: Secret
     # No refresh is tried before then.
     refresh_retry_at: datetime | None = None
-    # The names under which its models may be asked for; None: not known.
+    # The ids of its models, and every name they answer to; None: not known.
+    model_ids: tuple[str, ...] = ()
     models: frozenset[str] | None = None
     # Can its credential be decrypted with the keys there are?
     is_readable: bool = True
@@ -42,6 +46,7 @@ def load() -> tuple[PooledAccount, ...]:
             expires_at=account.expires_at,
             credential=account.credential,
             refresh_retry_at=account.refresh_retry_at,
+            model_ids=tuple(model["id"] for model in account.capabilities or ()),
             models=capabilities.names(account.capabilities),
             is_readable=_is_readable(account.credential),
         )

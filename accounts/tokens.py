@@ -35,14 +35,13 @@ from accounts import lifecycle, oauth
 from accounts.errors import NoTokenReplyError, TokenRefusedError
 from accounts.models import Account
 from accounts.oauth import TokenSet
+from accounts.pool import REFRESH_MARGIN
 from accounts.status import AccountKind, AccountStatus
 from claudeproxy.crypto import Secret
 
 _log = structlog.get_logger(__name__)
 
 _ACTOR = "refresh"
-# A request refreshes first if the token lives shorter than this.
-MARGIN = timedelta(seconds=60)
 # Longer than the token request may take: a lease ends by itself if its holder dies.
 _LEASE = timedelta(seconds=60)
 # While the old token lives, nobody waits longer than this for another's refresh: its
@@ -91,7 +90,7 @@ def send_refresh(refresh_token: Secret) -> TokenSet:
 def ensure_fresh(
     account_id: int,
     *,
-    margin: timedelta = MARGIN,
+    margin: timedelta = REFRESH_MARGIN,
     refused: Secret | None = None,
     force: bool = False,
     is_patient: bool = True,

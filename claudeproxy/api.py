@@ -25,9 +25,9 @@ from rest_framework.permissions import BasePermission
 from rest_framework.request import Request
 
 from claudeproxy.errors import ClaudeProxyError, RequestRefusedError
-from clients import keys
+from clients import directory, keys
 from clients.directory import KnownKey
-from clients.models import ClientKey, ClientKeyRole
+from clients.models import ClientKeyRole
 from proxy import admission
 from proxy.record import new_request_id
 
@@ -55,7 +55,7 @@ class ClientKeyAuthentication(BaseAuthentication):
         texts = _keys_shown(request)
         if not texts:
             return None
-        known, now = _look_up(texts), timezone.now()
+        known, now = directory.load(*map(keys.digest, texts)), timezone.now()
         key = admission.find(texts, known, now)
         if key is None:
             raise exceptions.AuthenticationFailed(
@@ -89,20 +89,6 @@ def _keys_shown(request: Request) -> list[str]:
         token if scheme.lower() == "bearer" else "",
     ]
     return [text.strip() for text in shown if text.strip()]
-
-
-def _look_up(texts: list[str]) -> dict[bytes, KnownKey]:
-    digests = [keys.digest(text) for text in texts]
-    return {
-        bytes(row.digest): KnownKey(
-            id=row.pk,
-            name=row.name,
-            role=row.role,
-            expires_at=row.expires_at,
-            is_revoked=row.revoked_at is not None,
-        )
-        for row in ClientKey.objects.filter(digest__in=digests)
-    }
 
 
 class ClientKeyScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]

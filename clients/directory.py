@@ -17,16 +17,24 @@ class KnownKey:
     expires_at: datetime | None
     is_revoked: bool
 
+    def why_ended(self, now: datetime) -> str | None:
+        """Say why the key opens nothing any more, and what to do; None if it does."""
+        if self.is_revoked:
+            return "This key has been revoked. Ask the operator for a new one."
+        if self.expires_at is not None and self.expires_at <= now:
+            return "This key has expired. Ask the operator for a new one."
+        return None
 
-def load() -> Mapping[bytes, KnownKey]:
-    """Read all keys; the mapping goes from SHA-256 digest to key."""
+
+def load(*digests: bytes) -> Mapping[bytes, KnownKey]:
+    """Read all keys, or those of some digests; the mapping goes from SHA-256 digest."""
+    rows = ClientKey.objects.order_by()
+    if digests:
+        rows = rows.filter(digest__in=digests)
+    columns = rows.values_list(
+        "digest", "pk", "name", "role", "expires_at", "revoked_at"
+    )
     return {
-        bytes(row.digest): KnownKey(
-            id=row.pk,
-            name=row.name,
-            role=row.role,
-            expires_at=row.expires_at,
-            is_revoked=row.revoked_at is not None,
-        )
-        for row in ClientKey.objects.all()
+        bytes(digest): KnownKey(pk, name, role, expires_at, revoked_at is not None)
+        for digest, pk, name, role, expires_at, revoked_at in columns.iterator()
     }

@@ -35,7 +35,7 @@ def find(
     """Return the first candidate that is a valid key."""
     for text in texts:
         key = directory.get(keys.digest(text))
-        if key is not None and not _ended(key, now):
+        if key is not None and key.why_ended(now) is None:
             return key
     return None
 
@@ -53,7 +53,7 @@ def refusal(
     """Say why no candidate is a valid key."""
     known = [key for text in texts if (key := directory.get(keys.digest(text)))]
     if known:
-        return errors.unauthenticated(_ended(known[0], now) or "")
+        return errors.unauthenticated(known[0].why_ended(now) or "")
     if any(keys.is_intact(text) for text in texts):
         return errors.unauthenticated(
             "This gateway does not know this key. It may have been deleted; "
@@ -72,11 +72,3 @@ def refusal(
         "No key was sent. Put a key of this gateway into x-api-key "
         "or Authorization: Bearer."
     )
-
-
-def _ended(key: KnownKey, now: datetime) -> str | None:
-    if key.is_revoked:
-        return "This key has been revoked. Ask the operator for a new one."
-    if key.expires_at is not None and key.expires_at <= now:
-        return "This key has expired. Ask the operator for a new one."
-    return None

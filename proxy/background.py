@@ -15,16 +15,21 @@ async def repeated(
 ) -> AsyncIterator[None]:
     """Do *step* every so many seconds until the context ends.
 
-    A step that fails is logged, and is not the last.
+    A step that fails is not the last; of failures in a row the first is logged.
     """
 
     async def repeat() -> None:
+        is_failing = False
         while True:
             await asyncio.sleep(seconds)
             try:
                 await step()
             except Exception:  # noqa: BLE001  # the task's outer edge
-                _log.exception("background_step_failed", step=repr(step))
+                if not is_failing:
+                    _log.exception("background_step_failed", step=repr(step))
+                is_failing = True
+            else:
+                is_failing = False
 
     task = asyncio.create_task(repeat())
     try:

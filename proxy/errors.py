@@ -6,6 +6,7 @@ into their typed exceptions.
 
 import enum
 from collections.abc import Collection
+from datetime import timedelta
 from http import HTTPStatus
 from typing import Any
 
@@ -27,9 +28,13 @@ class UpstreamError(ClaudeProxyError):
 
     http_status: int = HTTPStatus.SERVICE_UNAVAILABLE
     default_message = "Claude could not be reached from this gateway. Try again soon."
+    broken_off_message = "Claude's answer broke off. Send the request again."
 
     def __init__(self, stage: Stage, cause: str) -> None:
-        super().__init__(self.default_message)
+        is_broken_off = stage is Stage.ANSWER_BEGUN
+        super().__init__(
+            self.broken_off_message if is_broken_off else self.default_message
+        )
         self.stage = stage
         self.cause = cause  # for the log: the kind of failure, never content
 
@@ -44,12 +49,14 @@ class UpstreamTimeoutError(UpstreamError):
     http_status: int = HTTPStatus.REQUEST_TIMEOUT
     error_type: str = "timeout_error"
     default_message = "Claude did not answer within this gateway's time limit."
+    broken_off_message = "Claude's answer stalled for longer than this gateway waits."
 
 
 class MalformedReplyError(UpstreamError):
     """An answer that a gateway must not pass on."""
 
     default_message = "Claude's answer could not be understood by this gateway."
+    broken_off_message = default_message
 
 
 class DrainingError(UpstreamError):
@@ -57,12 +64,25 @@ class DrainingError(UpstreamError):
 
     error_type: str = "overloaded_error"
     default_message = "This gateway is restarting. Send the request again."
+    broken_off_message = default_message
 
 
 class NoAccountAvailableError(ClaudeProxyError):
     """No account of the pool can serve the request."""
 
     http_status: int = HTTPStatus.SERVICE_UNAVAILABLE
+
+
+class NotReadyError(ClaudeProxyError):
+    """The worker could not read the accounts and keys yet."""
+
+    http_status: int = HTTPStatus.SERVICE_UNAVAILABLE
+    retry_after = timedelta(seconds=2)
+
+    def __init__(self) -> None:
+        super().__init__(
+            "This gateway is starting. Send the request again in a moment."
+        )
 
 
 class CallerGoneError(ClaudeProxyError):

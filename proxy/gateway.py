@@ -17,6 +17,7 @@ from claudeproxy.conf import conf
 from proxy import selection
 from proxy.affinity import Affinity, Conversation
 from proxy.background import repeated
+from proxy.catalogue import Catalogue
 from proxy.refresher import Refresher
 from proxy.selection import Decision
 from proxy.snapshot import Snapshot
@@ -44,6 +45,7 @@ class Gateway:
     snapshot: Snapshot
     upstream: Upstream
     refresher: Refresher
+    catalogue: Catalogue
     affinity: Affinity = field(default_factory=Affinity)
     activity: Activity = field(default_factory=Activity)
     cursor: int = 0
@@ -120,7 +122,7 @@ async def running() -> AsyncIterator[Gateway]:
     upstream = Upstream(conf.upstream_base_url, read_timeout=conf.request_timeout)
     try:
         snapshot = Snapshot()
-        opened = Gateway(snapshot, upstream, Refresher(snapshot))
+        opened = Gateway(snapshot, upstream, Refresher(snapshot), Catalogue(snapshot))
         keep_activity = partial(_write_activity, opened.activity)
         async with (
             snapshot.kept_fresh(),

@@ -13,7 +13,7 @@ import structlog
 from django.db import Error as DatabaseError
 
 from accounts import tokens
-from accounts.pool import PooledAccount
+from accounts.pool import REFRESH_MARGIN, PooledAccount
 from accounts.tokens import Outcome, Result
 from claudeproxy import db
 from proxy.snapshot import Snapshot
@@ -35,7 +35,7 @@ class Refresher:
         self, account: PooledAccount, now: datetime
     ) -> PooledAccount | None:
         """Return the account with a token to use now, or None if it has none."""
-        if account.expires_at is None or account.expires_at - now >= tokens.MARGIN:
+        if account.expires_at is None or account.expires_at - now >= REFRESH_MARGIN:
             return account
         begun_at = monotonic()
         result = await self._share_attempt(account.id)
@@ -62,5 +62,5 @@ class Refresher:
         except DatabaseError as error:
             _log.warning("token_refresh_failed", error=type(error).__name__)
             result = Result(Outcome.FAILED, "the database could not be asked")
-        await self._snapshot.refresh_after_change()
+        await self._snapshot.refresh()
         return result

@@ -13,13 +13,13 @@ from datetime import datetime, timedelta
 from enum import IntEnum
 from typing import Literal
 
-from accounts.pool import PooledAccount
+from accounts.pool import REFRESH_MARGIN, PooledAccount
 from accounts.status import AccountStatus
 
-# An access token with less life than this is refreshed before it is used.
-REFRESH_MARGIN = timedelta(seconds=60)
 # For so long after a rate limit ended, accounts that had none are preferred.
 RECOVERY_PERIOD = timedelta(minutes=5)
+
+_IN_USE = frozenset({AccountStatus.ACTIVE, AccountStatus.RATE_LIMITED})
 
 
 class Tier(IntEnum):
@@ -106,9 +106,13 @@ def tier_of(account: PooledAccount, now: datetime) -> Tier:
     return Tier.FRESH
 
 
-def lacks_everywhere(pool: Sequence[PooledAccount], model: str | None) -> bool:
-    """Is it known of every account, whatever its status, that it has no such model?"""
-    return bool(pool) and all(_is_known_to_lack(account, model) for account in pool)
+def lacks_everywhere(pool: Sequence[PooledAccount], model: str) -> bool:
+    """Is it known of every account in use that it has no such model?
+
+    In use is what serves now or after a rate limit; who is off or refused says nothing.
+    """
+    in_use = [account for account in pool if account.status in _IN_USE]
+    return bool(in_use) and all(_is_known_to_lack(a, model) for a in in_use)
 
 
 def _why_not(account: PooledAccount, now: datetime) -> str | None:

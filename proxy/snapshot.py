@@ -49,6 +49,8 @@ class Snapshot:
         self._read_at = float("-inf")
         self._is_failing = False
         self.contents = Contents()
+        # Until the first reading succeeds, nothing may be concluded from the contents.
+        self.is_loaded = False
 
     @contextlib.asynccontextmanager
     async def kept_fresh(self) -> AsyncIterator[None]:
@@ -62,28 +64,23 @@ class Snapshot:
         return next((a for a in self.contents.accounts if a.id == account_id), None)
 
     async def refresh(self) -> None:
-        """Read again, unless a reading began after this call or a moment before.
+        """Read again: whatever is in the database at this call is seen afterwards.
 
-        Concurrent calls share one reading.
+        Calls that come together share one reading, and one follows another after a
+        moment at the earliest.
         """
-        await self._read_since(monotonic() - _LEAST_AGE_SECONDS)
-
-    async def refresh_after_change(self) -> None:
-        """Read again, so that what is in the database at this call is seen."""
-        await self._read_since(monotonic())
-
-    async def _read_since(self, needed_at: float) -> None:
+        called_at = monotonic()
         async with self._lock:
-            if self._read_at > needed_at:
+            if self._read_at > called_at:
                 return
-            begun_at = monotonic()
+            await asyncio.sleep(self._read_at + _LEAST_AGE_SECONDS - called_at)
+            self._read_at = monotonic()
             try:
                 self.contents = await db.run(self._read)
             except DatabaseError as error:
                 self._note_failure(error)
             else:
-                self._is_failing = False
-            self._read_at = begun_at
+                self.is_loaded, self._is_failing = True, False
 
     def _note_failure(self, error: DatabaseError) -> None:
         if not self._is_failing:

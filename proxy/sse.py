@@ -14,7 +14,9 @@ _FRAME_ENDS = (b"\n\n", b"\r\n\r\n", b"\r\r")
 _LAST_EVENT = re.compile(rb"(?:^|[\r\n])event: ?(message_stop|error)(?=[\r\n])")
 
 # A frame that grows beyond this is passed on in pieces; memory stays bounded.
-_HELD_LIMIT_BYTES = 8 * 1024**2
+_HELD_LIMIT_BYTES = 1024**2
+# All but the last byte of the longest frame end.
+_END_BYTES = 3
 
 
 class FrameReader:
@@ -29,21 +31,32 @@ class FrameReader:
     """
 
     def __init__(self) -> None:
-        self.held = b""
         self.last_event: bytes | None = None
+        # Pieces, joined once: a long frame may come in thousands of them.
+        self._pieces: list[bytes] = []
+        self._held_bytes = 0
+
+    @property
+    def held(self) -> bytes:
+        """The beginning of a frame that is not whole yet."""
+        return b"".join(self._pieces)
 
     def feed(self, data: bytes) -> bytes:
         """Take bytes as they arrived; return the whole frames among them."""
-        if self.held:
-            data = self.held + data
-        end = _last_frame_end(data)
-        if end == 0 and len(data) > _HELD_LIMIT_BYTES:
+        end = self._frame_end_in(data)
+        if end == 0 and self._held_bytes + len(data) > _HELD_LIMIT_BYTES:
             end = len(data)
-        if end == len(data):
-            frames, self.held = data, b""
-        else:
-            frames, self.held = data[:end], data[end:]
-        if frames and self.last_event != b"error":
+        if end == 0:
+            self._hold(data)
+            return b""
+        frames = data[:end]
+        if self._pieces:
+            frames = b"".join((*self._pieces, frames))
+            self._pieces.clear()
+            self._held_bytes = 0
+        if end < len(data):
+            self._hold(data[end:])
+        if self.last_event != b"error":
             self.last_event = _last_event(frames) or self.last_event
         return frames
 
@@ -53,9 +66,23 @@ class FrameReader:
         A last frame without its empty line counts if it ends a message: SDKs need no
         more of it. They would overlook an error that is not whole.
         """
-        if self.last_event is None and _last_event(self.held) == b"message_stop":
+        held = self.held
+        if self.last_event is None and _last_event(held) == b"message_stop":
             self.last_event = b"message_stop"
-        return self.held if self.last_event else b""
+        return held if self.last_event else b""
+
+    def _frame_end_in(self, data: bytes) -> int:
+        """Return where in *data* its last whole frame ends; 0 if none ends there."""
+        if not self._pieces:
+            return _last_frame_end(data)
+        # A frame's end may have begun in what is held.
+        overlap = b"".join(self._pieces[-_END_BYTES:])[-_END_BYTES:]
+        return max(0, _last_frame_end(overlap + data) - len(overlap))
+
+    def _hold(self, data: bytes) -> None:
+        if data:
+            self._pieces.append(data)
+            self._held_bytes += len(data)
 
 
 def _last_frame_end(data: bytes) -> int:

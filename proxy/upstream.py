@@ -4,6 +4,7 @@ httpx's exceptions end here. Each becomes an `UpstreamError` that knows how far 
 request had come, which decides later whether it may be sent again.
 """
 
+import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import timedelta
@@ -27,6 +28,8 @@ _CONNECT_TIMEOUT_SECONDS = 10.0
 _WRITE_TIMEOUT_SECONDS = 30.0
 # The pool has no limit, so waiting for a place in it means a fault of ours.
 _POOL_TIMEOUT_SECONDS = 20.0
+
+_CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 
 _NOT_SENT = (
     httpx.ConnectError,
@@ -137,16 +140,26 @@ class Upstream:
             response = await self._client.send(http_request, stream=True)
         except httpx.TransportError as error:
             raise translate(error, begun=False) from error
-        if response.is_redirect:
+        if fault := _fault_of(response):
             await response.aclose()
-            # Passed on, it would make the caller send its key to another host.
-            raise MalformedReplyError(
-                Stage.ANSWER_BEGUN, f"redirect {response.status_code}"
-            )
+            raise MalformedReplyError(Stage.ANSWER_BEGUN, fault)
         return UpstreamReply(response)
 
     async def aclose(self) -> None:
         await self._client.aclose()
+
+
+def _fault_of(response: httpx.Response) -> str | None:
+    """Say why an answer must not be passed on; None if it may."""
+    status = response.status_code
+    if response.is_redirect:
+        # The caller would send its key to another host.
+        return f"redirect {status}"
+    if not 200 <= status <= 599:
+        return f"status {status}"
+    if any(_CONTROL.search(value) for _, value in response.headers.raw):
+        return "a header with control characters"
+    return None
 
 
 def translate(error: httpx.TransportError, *, begun: bool) -> UpstreamError:

@@ -47,6 +47,8 @@ def _endpoint(request: GatewayRequest) -> Endpoint:
 async def _admit(request: GatewayRequest) -> KnownKey:
     """Find out whose request it is; RequestRefusedError (401) if nobody's."""
     snapshot = request.gateway.snapshot
+    if not snapshot.is_loaded:
+        raise errors.NotReadyError
     now = datetime.now(UTC)
     texts = admission.candidates(request.raw_headers)
     key = admission.find(texts, snapshot.contents.keys, now)
@@ -93,6 +95,8 @@ async def _choose(
         else:
             decision = gateway.choose_for_list(now, already_tried=tried)
         if decision.account is None:
+            if await _learns_of_model(request, known):
+                continue
             raise _nobody(request, known, decision)
         account = await gateway.refresher.fresh(decision.account, now)
         if account is not None:
@@ -103,12 +107,26 @@ async def _choose(
         tried.add(decision.account.id)
 
 
+async def _learns_of_model(request: GatewayRequest, known: RequestFacts) -> bool:
+    """Read the model lists again, for a model that nobody has; True if one has it now.
+
+    Providers add models at any time, and the lists are read once a day.
+    """
+    snapshot = request.gateway.snapshot
+    if known.model is None or not lacks_everywhere(
+        snapshot.contents.accounts, known.model
+    ):
+        return False
+    await request.gateway.catalogue.refresh()
+    return not lacks_everywhere(snapshot.contents.accounts, known.model)
+
+
 def _nobody(
     request: GatewayRequest, known: RequestFacts, decision: Decision
 ) -> ClaudeProxyError:
     accounts = request.gateway.snapshot.contents.accounts
     if known.model is not None and lacks_everywhere(accounts, known.model):
-        offered = frozenset().union(*(account.models or () for account in accounts))
+        offered = {model for account in accounts for model in account.model_ids}
         return errors.model_not_found(known.model, offered)
     return errors.NoAccountAvailableError(_why_nobody(decision))
 

@@ -9,7 +9,12 @@ import pytest
 from claudeproxy.sandbox.server import SandboxServer
 
 # A shared machine is slow at times; what is slow always is found by the benchmark.
-hypothesis.settings.register_profile("tests", deadline=None, database=None)
+hypothesis.settings.register_profile(
+    "tests",
+    deadline=None,
+    database=None,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
 hypothesis.settings.load_profile("tests")
 
 

@@ -1,11 +1,15 @@
 import asyncio
 import contextlib
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
+from django.db import connection
 
+from accounts.models import Account
 from claudeproxy import db
 from proxy import gateway
+from proxy.catalogue import Catalogue
 from proxy.gateway import Gateway
 from proxy.refresher import Refresher
 from proxy.snapshot import Contents, Snapshot
@@ -18,7 +22,7 @@ async def it():
     upstream = Upstream("http://127.0.0.1:9", read_timeout=timedelta(seconds=1))
     snapshot = Snapshot()
     snapshot.contents = Contents(accounts=(pooled(1), pooled(2), pooled(3)))
-    yield Gateway(snapshot, upstream, Refresher(snapshot))
+    yield Gateway(snapshot, upstream, Refresher(snapshot), Catalogue(snapshot))
     await upstream.aclose()
 
 
@@ -49,6 +53,22 @@ async def test_lists_come_from_one_account_and_use_up_no_turn(it):
 
     assert ids == [1, 1, 1]
     assert choose(it).account.id == 2
+
+
+async def test_an_account_that_was_tried_is_not_chosen_again(it):
+    decision = it.choose(None, NOW, model=None, already_tried={1, 2})
+    listing = it.choose_for_list(NOW, already_tried={1})
+
+    assert decision.account.id == 3
+    assert listing.account.id == 2
+
+
+async def test_an_account_without_the_model_is_not_chosen(it):
+    other = replace(pooled(1), models=frozenset({"opus"}))
+    it.snapshot.contents = Contents(accounts=(other, pooled(2)))
+    decision = it.choose(None, NOW, model="haiku", already_tried=())
+
+    assert decision.account.id == 2
 
 
 async def test_a_request_is_open_until_it_ends_however_it_ends(it):
@@ -109,3 +129,51 @@ async def test_a_worker_opens_knowing_the_pool_and_leaves_nothing_behind():
         assert [known.id for known in opened.snapshot.contents.accounts] == [account.pk]
 
     assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+@pytest.fixture
+def _writes_at_once(monkeypatch):
+    monkeypatch.setattr(gateway, "_ACTIVITY_SECONDS", 0.01)
+
+
+async def last_use():
+    account = await db.run(Account.objects.get)
+    return account.last_used_at
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.usefixtures("_writes_at_once")
+async def test_a_use_is_written_down_while_the_worker_runs():
+    account = await db.run(make_account)
+    async with gateway.running() as opened:
+        opened.activity.note(account.pk, NOW)
+        async with asyncio.timeout(5):
+            while await last_use() != NOW:  # noqa: ASYNC110  # nobody can tell it
+                await asyncio.sleep(0.01)
+
+
+@pytest.mark.django_db(transaction=True)
+async def test_a_use_is_written_down_when_the_worker_stops():
+    account = await db.run(make_account)
+    async with gateway.running() as opened:
+        opened.activity.note(account.pk, NOW)
+        assert await last_use() is None
+
+    assert await last_use() == NOW
+
+
+@pytest.mark.django_db(transaction=True)
+async def test_a_worker_stops_well_without_a_database():
+    def rename(old, new):
+        with connection.cursor() as cursor:
+            cursor.execute(f"ALTER TABLE {old} RENAME TO {new}")
+
+    account = await db.run(make_account)
+    try:
+        async with gateway.running() as opened:
+            opened.activity.note(account.pk, NOW)
+            await db.run(lambda: rename("accounts_account", "away"))
+    finally:
+        await db.run(lambda: rename("away", "accounts_account"))
+
+    assert await last_use() is None

@@ -1,4 +1,5 @@
 from collections import Counter
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -156,6 +157,101 @@ def test_a_decision_says_what_spoke_against_each_account():
         Exclusion("spent", "rate limited until 2026-03-01 12:00:01 UTC"),
         Exclusion("broken", "invalid"),
         Exclusion("tried", "already tried for this request"),
+    )
+
+
+# --- models
+
+
+def having(id, *models, **facts):
+    """An account whose models are known."""
+    return replace(pooled(id, **facts), models=frozenset(models))
+
+
+def test_an_account_known_to_lack_the_model_is_left_out():
+    pool = [having(1, "opus"), having(2, "haiku"), having(3, "haiku", "opus")]
+    decision = decide(pool, model="haiku")
+
+    assert decision.account.id == 2
+    assert decision.excluded == (Exclusion("account-1", "without this model"),)
+    assert [chosen_id(pool, model="haiku", cursor=c) for c in range(4)] == [2, 2, 3, 2]
+
+
+def test_an_account_whose_models_are_not_known_is_never_left_out_for_them():
+    pool = [having(1, "opus"), pooled(2)]
+
+    assert chosen_id(pool, model="whatever") == 2
+
+
+def test_a_request_without_a_model_goes_anywhere():
+    assert chosen_id([having(1)], model=None) == 1
+
+
+def test_affinity_gives_way_to_the_model():
+    pool = [having(1, "opus"), having(2, "haiku")]
+
+    assert chosen_id(pool, preferred_id=1, model="haiku") == 2
+    assert chosen_id(pool, preferred_id=1, model="opus") == 1
+
+
+@pytest.mark.parametrize(
+    ("pool", "lacks"),
+    [
+        ([], False),
+        ([pooled(1)], False),
+        ([having(1, "opus")], True),
+        ([having(1, "opus"), having(2, "haiku")], False),
+        ([having(1, "opus"), pooled(2)], False),
+        # One that will serve again has it; one that is off says nothing.
+        (
+            [
+                having(1, "opus"),
+                having(2, "haiku", status=LIMITED, rate_limited_until=NOW + SECOND),
+            ],
+            False,
+        ),
+        (
+            [having(1, "opus"), having(2, "haiku", status=AccountStatus.INACTIVE)],
+            True,
+        ),
+    ],
+)
+def test_a_model_is_lacking_everywhere_only_if_that_is_known(pool, lacks):
+    assert selection.lacks_everywhere(pool, "haiku") is lacks
+
+
+# --- waiting to refresh
+
+
+def waiting(id, *, ends_in, retry_in):
+    """An account whose last refresh did not succeed."""
+    account = pooled(id, kind=AccountKind.OAUTH, expires_at=NOW + ends_in)
+    return replace(account, refresh_retry_at=NOW + retry_in)
+
+
+@pytest.mark.parametrize(
+    ("ends_in", "retry_in", "is_eligible"),
+    [
+        (-SECOND, SECOND, False),
+        (0 * SECOND, SECOND, False),
+        (SECOND, 99 * SECOND, True),  # the old token lives
+        (-SECOND, 0 * SECOND, True),  # the next refresh may be tried
+        (-SECOND, -SECOND, True),
+    ],
+)
+def test_a_dead_token_that_waits_for_its_refresh_serves_nobody(
+    ends_in, retry_in, is_eligible
+):
+    account = waiting(1, ends_in=ends_in, retry_in=retry_in)
+
+    assert selection.is_eligible(account, NOW) is is_eligible
+
+
+def test_a_decision_says_who_waits_for_a_token():
+    account = waiting(1, ends_in=-SECOND, retry_in=SECOND)
+
+    assert decide([account]).excluded == (
+        Exclusion("account-1", "waiting to refresh its token"),
     )
 
 

@@ -66,10 +66,30 @@ async def test_concurrent_refreshes_share_one_reading():
 async def test_a_burst_of_refreshes_asks_the_database_once():
     readings = Readings(ONE)
     it = Snapshot(readings)
-    for _ in range(20):
-        await it.refresh()
+    await it.refresh()
+    async with asyncio.TaskGroup() as burst:
+        for _ in range(20):
+            burst.create_task(it.refresh())
 
-    assert readings.count <= 2
+    assert readings.count <= 3
+
+
+async def test_what_is_written_right_after_a_reading_is_seen_by_the_next_refresh():
+    it = Snapshot(Readings(ONE, TWO))
+    await it.refresh()
+    await it.refresh()
+
+    assert it.contents is TWO
+
+
+async def test_nothing_counts_as_known_until_a_reading_succeeds(monkeypatch):
+    monkeypatch.setattr(snapshot, "_LEAST_AGE_SECONDS", 0)
+    it = Snapshot(Readings(OperationalError("gone"), ONE))
+    await it.refresh()
+    assert not it.is_loaded
+
+    await it.refresh()
+    assert it.is_loaded
 
 
 @pytest.mark.usefixtures("_without_a_pause")

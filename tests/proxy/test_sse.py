@@ -203,3 +203,12 @@ def test_a_stream_that_broke_anywhere_can_be_ended_by_the_error_event(line_end, 
 
     assert last.event == "error"
     assert [event.json()["n"] for event in before] == [1, 2][: len(before)]
+
+
+def test_a_long_frame_in_small_pieces_costs_what_its_bytes_cost():
+    # Were everything held looked at again for each piece, this would take a minute.
+    stream = b"event: x\ndata: " + b"a" * 900_000 + b"\n\n"
+    reader = FrameReader()
+    out = b"".join(reader.feed(stream[i : i + 50]) for i in range(0, len(stream), 50))
+
+    assert out == stream

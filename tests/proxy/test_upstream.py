@@ -295,6 +295,22 @@ async def test_a_redirect_is_refused_and_not_followed(status, location):
     assert len(server.requests) == 1
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n",
+        b"HTTP/1.1 600 Odd\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 999 Odd\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nX-Odd: a\x7fb\r\nContent-Length: 0\r\n\r\n",
+    ],
+)
+async def test_what_no_caller_could_be_given_is_refused(answer):
+    async with answering(answer) as server:
+        error = await failure(server.url)
+
+    assert isinstance(error, UpstreamError)
+
+
 # --- what arrives there
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 from django.utils import timezone
 
 from accounts import capabilities, importing, oauth, output, probe, registration, signin
@@ -24,6 +24,7 @@ from accounts.models import Account
 from accounts.oauth import Identity, TokenSet
 from accounts.status import AccountKind
 from claudeproxy import terminal
+from claudeproxy.commands import DatabaseCommand
 from claudeproxy.conf import conf
 from claudeproxy.crypto import Secret
 
@@ -31,7 +32,7 @@ _ACTOR = "add_account"
 _ALL_ADDRESSES = {"", "0.0.0.0", "::"}  # noqa: S104  # compared with, not bound
 
 
-class Command(BaseCommand):
+class Command(DatabaseCommand):
     help = (
         "Add a Claude account. The API key, or the code of a sign-in, is asked for or "
         "read from standard input; it is never an argument, where a list of processes "

@@ -3,15 +3,16 @@
 import json
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 
 from accounts import output, probe
 from accounts.models import Account
 from claudeproxy import terminal
+from claudeproxy.commands import DatabaseCommand
 from claudeproxy.errors import ClaudeProxyError
 
 
-class Command(BaseCommand):
+class Command(DatabaseCommand):
     help = (
         "Say which accounts work: sends one free request with each credential. "
         "Changes nothing. Exits with 1 if any of them does not work."

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 from django.utils import timezone
 
 from accounts import oauth, output, upkeep
@@ -13,11 +13,12 @@ from accounts.models import Account
 from accounts.status import AccountKind, AccountStatus
 from accounts.tokens import Outcome
 from claudeproxy import terminal
+from claudeproxy.commands import DatabaseCommand
 
 _FAILURES = {Outcome.FAILED, Outcome.INVALID}
 
 
-class Command(BaseCommand):
+class Command(DatabaseCommand):
     help = (
         "Renew the access tokens that end soon, or those of the accounts named. "
         "Exits with 1 if one could not be renewed or its account is invalid."

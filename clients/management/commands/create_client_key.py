@@ -3,14 +3,15 @@
 import json
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 
+from claudeproxy.commands import DatabaseCommand
 from clients import issuing
 from clients.errors import ClientKeyError
 from clients.models import ClientKeyRole
 
 
-class Command(BaseCommand):
+class Command(DatabaseCommand):
     help = "Make a key for a client of the gateway and print it, this once."
 
     def add_arguments(self, parser: CommandParser) -> None:
