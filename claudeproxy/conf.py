@@ -77,6 +77,36 @@ class Conf:
         return settings.ACCOUNTS_AUTO_DEACTIVATE
 
     @property
+    def rate_limit_default(self) -> timedelta:
+        """How long a limit is taken to last where the provider does not say."""
+        return settings.RATE_LIMIT_DEFAULT
+
+    @property
+    def retry_enabled(self) -> bool:
+        return settings.RETRY_ENABLED
+
+    @property
+    def retry_max_attempts(self) -> int:
+        return settings.RETRY_MAX_ATTEMPTS
+
+    @property
+    def retry_base_delay(self) -> timedelta:
+        return settings.RETRY_BASE_DELAY
+
+    @property
+    def retry_max_delay(self) -> timedelta:
+        return settings.RETRY_MAX_DELAY
+
+    @property
+    def retry_jitter_max(self) -> timedelta:
+        return settings.RETRY_JITTER_MAX
+
+    @property
+    def retry_gate(self) -> timedelta:
+        """How long a stream may be silent after its begin before it is passed on."""
+        return settings.RETRY_GATE_SECONDS
+
+    @property
     def drain_timeout(self) -> timedelta:
         """How long open answers may go on after the worker was told to stop."""
         return settings.DRAIN_TIMEOUT

@@ -269,4 +269,15 @@ ACCOUNTS_IDLE_THRESHOLD: timedelta = environment.duration(
     "ACCOUNTS_IDLE_THRESHOLD", "168h", low="1h"
 )
 ACCOUNTS_AUTO_DEACTIVATE = environment.flag("ACCOUNTS_AUTO_DEACTIVATE", default=True)
+RATE_LIMIT_DEFAULT: timedelta = environment.duration("RATE_LIMIT_DEFAULT", "1h")
+RETRY_ENABLED = environment.flag("RETRY_ENABLED", default=True)
+RETRY_MAX_ATTEMPTS = environment.number("RETRY_MAX_ATTEMPTS", 5, low=1, high=20)
+RETRY_BASE_DELAY: timedelta = environment.duration("RETRY_BASE_DELAY", "1s", low="0s")
+RETRY_MAX_DELAY: timedelta = environment.duration("RETRY_MAX_DELAY", "60s", low="0s")
+RETRY_JITTER_MAX: timedelta = environment.duration(
+    "RETRY_JITTER_MAX", "500ms", low="0s"
+)
+RETRY_GATE_SECONDS: timedelta = environment.duration(
+    "RETRY_GATE_SECONDS", "1s", low="0s"
+)
 DRAIN_TIMEOUT: timedelta = environment.duration("DRAIN_TIMEOUT", "30s", low="0s")

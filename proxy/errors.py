@@ -5,14 +5,32 @@ into their typed exceptions.
 """
 
 import enum
-from collections.abc import Collection
-from datetime import timedelta
+from collections import Counter
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from http import HTTPStatus
 from typing import Any
 
 import msgspec
 
+from claudeproxy import durations
 from claudeproxy.errors import ClaudeProxyError, RequestRefusedError
+
+_LONGEST_SLEEP = timedelta(seconds=60)
+
+
+@dataclass(frozen=True, slots=True)
+class Exclusion:
+    """An account that may not serve a request: why, and until when if that is known.
+
+    `is_in_use` tells accounts that will serve again from those a person took out.
+    """
+
+    account_name: str
+    reason: str
+    until: datetime | None = None
+    is_in_use: bool = True
 
 
 class Stage(enum.Enum):
@@ -73,6 +91,22 @@ class NoAccountAvailableError(ClaudeProxyError):
     http_status: int = HTTPStatus.SERVICE_UNAVAILABLE
 
 
+class AllLimitedError(ClaudeProxyError):
+    """Every account that could serve waits for a limit to end."""
+
+    http_status: int = HTTPStatus.TOO_MANY_REQUESTS
+    error_type: str = "rate_limit_error"
+
+    def __init__(self, wait: timedelta) -> None:
+        super().__init__(
+            "All Claude accounts of this gateway are rate limited; the first is back "
+            f"in {durations.describe(wait)}."
+        )
+        self.retry_after = wait
+        # SDKs sleep as long as they are told to, however long that is.
+        self.should_retry = False if wait > _LONGEST_SLEEP else None
+
+
 class NotReadyError(ClaudeProxyError):
     """The worker could not read the accounts and keys yet."""
 
@@ -89,6 +123,25 @@ class CallerGoneError(ClaudeProxyError):
     """The caller left before its request was complete; nobody reads an answer."""
 
     http_status: int = 499
+
+
+def nobody(excluded: Sequence[Exclusion], now: datetime) -> ClaudeProxyError:
+    """Say why no account serves a request, from what speaks against each."""
+    if not excluded:
+        return NoAccountAvailableError(
+            "This gateway has no Claude account yet. Its operator adds one with "
+            "manage.py add_account or in the admin."
+        )
+    waits = [exclusion.until for exclusion in excluded if exclusion.until is not None]
+    in_use = [exclusion for exclusion in excluded if exclusion.is_in_use]
+    if in_use and len(waits) == len(in_use):
+        return AllLimitedError(max(timedelta(seconds=1), min(waits) - now))
+    counts = Counter(exclusion.reason for exclusion in excluded)
+    reasons = ", ".join(f"{count} {reason}" for reason, count in counts.items())
+    return NoAccountAvailableError(
+        f"None of this gateway's Claude accounts can serve now ({reasons}). "
+        "Try again later, or ask its operator to activate one."
+    )
 
 
 def not_found() -> RequestRefusedError:

@@ -2,28 +2,39 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Collection, Iterator
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Collection, Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import cast
 
+import structlog
 from django.db import DatabaseError
 
 from accounts import activity as activity_store
+from accounts import verdicts
 from accounts.activity import Activity
+from accounts.pool import PooledAccount
 from claudeproxy import db
 from claudeproxy.conf import conf
 from proxy import selection
 from proxy.affinity import Affinity, Conversation
 from proxy.background import repeated
+from proxy.benches import Benches
 from proxy.catalogue import Catalogue
+from proxy.outcomes import Blame, Effect, Judgement
 from proxy.refresher import Refresher
+from proxy.retry import Budget, Policy
 from proxy.selection import Decision
 from proxy.snapshot import Snapshot
 from proxy.upstream import Upstream
 
+_log = structlog.get_logger(__name__)
+
 _ACTIVITY_SECONDS = 5.0
+# Until the snapshot shows what was written of an account.
+_BRIDGE = timedelta(seconds=5)
 
 
 @dataclass(eq=False)
@@ -48,9 +59,15 @@ class Gateway:
     catalogue: Catalogue
     affinity: Affinity = field(default_factory=Affinity)
     activity: Activity = field(default_factory=Activity)
+    policy: Policy = field(default_factory=Policy)
+    benches: Benches = field(default_factory=Benches)
+    budget: Budget = field(default_factory=Budget)
+    # How often what went wrong, by blame and reason.
+    failures: Counter[tuple[Blame, str]] = field(default_factory=Counter)
     cursor: int = 0
     is_draining: bool = False
     open_requests: set[OpenRequest] = field(default_factory=set)
+    _writing: set[asyncio.Task[None]] = field(default_factory=set)
 
     def choose(
         self,
@@ -60,17 +77,20 @@ class Gateway:
         model: str | None,
         already_tried: Collection[int],
     ) -> Decision:
-        """Choose an account for a request and give it its turn."""
-        decision = selection.choose(
+        """Choose an account for a request; its turn is used by `take_turn`."""
+        return selection.choose(
             self.snapshot.contents.accounts,
             cursor=self.cursor,
             now=now,
             preferred_id=conversation and self.affinity.find(conversation),
             model=model,
             already_tried=already_tried,
+            benches=self.benches,
         )
+
+    def take_turn(self, decision: Decision) -> None:
+        """The chosen account is asked."""
         self.cursor = decision.cursor
-        return decision
 
     def choose_for_list(
         self, now: datetime, *, already_tried: Collection[int]
@@ -86,7 +106,59 @@ class Gateway:
             cursor=0,
             now=now,
             already_tried=already_tried,
+            benches=self.benches,
         )
+
+    def charge(
+        self, account: PooledAccount, judgement: Judgement, model: str | None
+    ) -> None:
+        """Let the account bear what it is to blame for, here at once."""
+        now = datetime.now(UTC)
+        until = judgement.until or now
+        match judgement.effect:
+            case Effect.LIMIT:
+                self.benches.cool(account.id, min(until, now + _BRIDGE))
+                self._write(
+                    partial(verdicts.limit, account.id, until, judgement.reason)
+                )
+            case Effect.REFUSE:
+                self.benches.cool(account.id, now + _BRIDGE)
+                self._write(
+                    partial(
+                        verdicts.refuse,
+                        account.id,
+                        account.credential,
+                        judgement.reason,
+                    )
+                )
+            case Effect.COOL:
+                self.benches.cool(account.id, until)
+            case Effect.COOL_MODELS:
+                self.benches.cool_models(account.id, judgement.models, until)
+            case Effect.LACK_MODEL if model is not None:
+                self.benches.lack(account.id, model, until)
+            case Effect.TROUBLE:
+                self.benches.fail(account.id, now)
+                return
+        self.benches.abandon(account.id)
+
+    def _write(self, work: Callable[[], object]) -> None:
+        """Have something written without making the request wait for it."""
+        task = asyncio.create_task(self._written(work))
+        self._writing.add(task)
+        task.add_done_callback(self._writing.discard)
+
+    async def _written(self, work: Callable[[], object]) -> None:
+        try:
+            await db.run(work)
+            await self.snapshot.refresh()
+        except DatabaseError as error:
+            # The next answer of the account says the same again.
+            _log.warning("verdict_not_written", error=type(error).__name__)
+
+    async def settle(self) -> None:
+        """Wait for what is being written."""
+        await asyncio.gather(*self._writing)
 
     @contextlib.contextmanager
     def tracked(self) -> Iterator[OpenRequest]:
@@ -111,6 +183,16 @@ class Gateway:
             request.cut()
 
 
+def _policy() -> Policy:
+    return Policy(
+        is_enabled=conf.retry_enabled,
+        max_attempts=conf.retry_max_attempts,
+        base_delay=conf.retry_base_delay,
+        max_delay=conf.retry_max_delay,
+        jitter_max=conf.retry_jitter_max,
+    )
+
+
 async def _write_activity(activity: Activity) -> None:
     if due := activity.take_due(datetime.now(UTC)):
         await db.run(partial(activity_store.write, due))
@@ -129,6 +211,7 @@ async def running() -> AsyncIterator[Gateway]:
             repeated(keep_activity, seconds=_ACTIVITY_SECONDS),
         ):
             yield opened
+            await opened.settle()
         # What was used since the last time; a database that is away loses little.
         with contextlib.suppress(DatabaseError):
             await keep_activity()

@@ -4,6 +4,7 @@ import re
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import timedelta
 from enum import StrEnum
 from time import monotonic
 from typing import Any
@@ -35,6 +36,24 @@ def new_request_id() -> str:
 
 
 @dataclass(slots=True)
+class Attempt:
+    """An attempt that failed, and how long was waited before the next."""
+
+    account_name: str
+    blame: str
+    reason: str
+    waited: timedelta = timedelta()
+
+    def fields(self) -> dict[str, Any]:
+        return {
+            "account": self.account_name,
+            "blame": self.blame,
+            "reason": self.reason,
+            "waited_ms": round(self.waited.total_seconds() * 1000),
+        }
+
+
+@dataclass(slots=True)
 class RequestRecord:
     """What is written down about a request: never a secret, never content."""
 
@@ -55,6 +74,8 @@ class RequestRecord:
     end: End | None = None
     is_quiet: bool = False  # health checks would drown the log
     cause: str | None = None
+    # The attempts that failed; the last account's answer is the line itself.
+    attempts: list[Attempt] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.started = self.clock()
@@ -73,7 +94,7 @@ class RequestRecord:
     def fields(self) -> dict[str, Any]:
         """The line's fields; times in milliseconds since the request's start."""
         first = self.first_byte_at
-        fields = {
+        fields: dict[str, Any] = {
             "request_id": self.request_id,
             "key": self.key_name,
             "account": self.account_name,
@@ -91,6 +112,8 @@ class RequestRecord:
         }
         if self.cause is not None:
             fields["cause"] = self.cause
+        if self.attempts:
+            fields["failed"] = [attempt.fields() for attempt in self.attempts]
         return fields
 
     def _since_start(self, at: float) -> float:

@@ -16,6 +16,7 @@ from accounts import tokens
 from accounts.pool import REFRESH_MARGIN, PooledAccount
 from accounts.tokens import Outcome, Result
 from claudeproxy import db
+from claudeproxy.crypto import Secret
 from proxy.snapshot import Snapshot
 
 _log = structlog.get_logger(__name__)
@@ -47,18 +48,29 @@ class Refresher:
         lives = current.expires_at is None or current.expires_at > now
         return current if lives else None
 
-    async def _share_attempt(self, account_id: int) -> Result:
+    async def replace(self, account: PooledAccount) -> PooledAccount | None:
+        """Return the account with another token than the one that was refused."""
+        await self._share_attempt(account.id, refused=account.credential)
+        current = self._snapshot.find(account.id)
+        if current is None or current.credential == account.credential:
+            return None
+        return current
+
+    async def _share_attempt(
+        self, account_id: int, refused: Secret | None = None
+    ) -> Result:
         attempt = self._attempts.get(account_id)
         if attempt is None:
-            attempt = asyncio.create_task(self._attempt(account_id))
+            attempt = asyncio.create_task(self._attempt(account_id, refused))
             self._attempts[account_id] = attempt
             attempt.add_done_callback(lambda _: self._attempts.pop(account_id))
         # A caller who leaves takes nobody else's refresh with him.
         return await asyncio.shield(attempt)
 
-    async def _attempt(self, account_id: int) -> Result:
+    async def _attempt(self, account_id: int, refused: Secret | None) -> Result:
+        refresh = partial(tokens.ensure_fresh, account_id, refused=refused)
         try:
-            result = await db.run_long(partial(tokens.ensure_fresh, account_id))
+            result = await db.run_long(refresh)
         except DatabaseError as error:
             _log.warning("token_refresh_failed", error=type(error).__name__)
             result = Result(Outcome.FAILED, "the database could not be asked")

@@ -18,14 +18,18 @@ from proxy.errors import (
 from proxy.gateway import OpenRequest
 from proxy.record import End, RequestRecord
 from proxy.sse import FrameReader, error_event
-from proxy.upstream import UpstreamReply
 
 
-async def body(reply: UpstreamReply, record: RequestRecord) -> AsyncIterator[bytes]:
-    """Yield a body that is no event stream."""
+async def body(
+    start: bytes, rest: AsyncIterator[bytes] | None, record: RequestRecord
+) -> AsyncIterator[bytes]:
+    """Yield a body that is no event stream: what was read of it, and the rest."""
     try:
-        async for chunk in reply.chunks():
-            yield chunk
+        if start:
+            yield start
+        if rest is not None:
+            async for chunk in rest:
+                yield chunk
     except UpstreamError as error:
         _note(record, error)
         raise
@@ -33,17 +37,22 @@ async def body(reply: UpstreamReply, record: RequestRecord) -> AsyncIterator[byt
 
 
 async def events(
-    reply: UpstreamReply, record: RequestRecord, open_request: OpenRequest
+    start: bytes,
+    rest: AsyncIterator[bytes],
+    frames: FrameReader,
+    record: RequestRecord,
+    open_request: OpenRequest,
 ) -> AsyncIterator[bytes]:
-    """Yield an event stream, whole frames only."""
-    frames = FrameReader()
+    """Yield an event stream, whole frames only: those held back, and the rest."""
     broken: UpstreamError | None = None
     try:
-        async for chunk in reply.chunks():
+        if start:
+            yield start
+        async for chunk in rest:
             if whole := frames.feed(chunk):
                 yield whole
-        if rest := frames.finish():
-            yield rest
+        if last := frames.finish():
+            yield last
     except UpstreamError as error:
         broken = error
     except asyncio.CancelledError:

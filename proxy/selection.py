@@ -15,6 +15,8 @@ from typing import Literal
 
 from accounts.pool import REFRESH_MARGIN, PooledAccount
 from accounts.status import AccountStatus
+from proxy.benches import Benches
+from proxy.errors import Exclusion
 
 # For so long after a rate limit ended, accounts that had none are preferred.
 RECOVERY_PERIOD = timedelta(minutes=5)
@@ -28,14 +30,6 @@ class Tier(IntEnum):
     FRESH = 1
     NEEDS_REFRESH = 2
     JUST_RECOVERED = 3
-
-
-@dataclass(frozen=True, slots=True)
-class Exclusion:
-    """An account that may not serve this request, and why."""
-
-    account_name: str
-    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,20 +54,25 @@ def choose(
     preferred_id: int | None = None,
     model: str | None = None,
     already_tried: Collection[int] = (),
+    benches: Benches | None = None,
 ) -> Decision:
     """Choose the account for a request.
 
     *cursor* is the id of the account that was last given a turn (0: none yet). It is an
     id and no index, so turns stay fair while accounts come and go. *preferred_id* is
     the account that the conversation belongs to. *model* leaves out accounts that are
-    known not to have it.
+    known not to have it. *benches* is what the worker knows beyond statuses.
     """
     eligible: list[tuple[Tier, PooledAccount]] = []
     excluded: list[Exclusion] = []
     for account in pool:
-        reason = _why_not(account, now) or _why_not_this(account, model, already_tried)
-        if reason:
-            excluded.append(Exclusion(account.name, reason))
+        exclusion = _status_says_no(account, now)
+        if exclusion is None and benches is not None:
+            exclusion = benches.why_not(account, model, now)
+        if exclusion is None:
+            exclusion = _request_says_no(account, model, already_tried)
+        if exclusion is not None:
+            excluded.append(exclusion)
             continue
         tier = tier_of(account, now)
         if account.id == preferred_id:
@@ -93,7 +92,7 @@ def choose(
 
 def is_eligible(account: PooledAccount, now: datetime) -> bool:
     """May the account serve requests at all?"""
-    return _why_not(account, now) is None
+    return _status_says_no(account, now) is None
 
 
 def tier_of(account: PooledAccount, now: datetime) -> Tier:
@@ -115,35 +114,35 @@ def lacks_everywhere(pool: Sequence[PooledAccount], model: str) -> bool:
     return bool(in_use) and all(_is_known_to_lack(a, model) for a in in_use)
 
 
-def _why_not(account: PooledAccount, now: datetime) -> str | None:
+def _status_says_no(account: PooledAccount, now: datetime) -> Exclusion | None:
     if account.status == AccountStatus.RATE_LIMITED:
         until = account.rate_limited_until
         # The recovery job only writes down what is true from this moment on.
-        if until is None:
-            return str(account.status.label)
-        if until > now:
-            return f"rate limited until {until:%Y-%m-%d %H:%M:%S} UTC"
+        if until is None or until > now:
+            return Exclusion(account.name, "rate limited", until)
     elif account.status != AccountStatus.ACTIVE:
-        return str(account.status.label)
+        reason = str(account.status.label)
+        return Exclusion(account.name, reason, is_in_use=False)
     if not account.is_readable:
-        return "encrypted with a key that is not in ENCRYPTION_KEYS"
+        reason = "encrypted with a key that is not in ENCRYPTION_KEYS"
+        return Exclusion(account.name, reason)
     if (
         account.expires_at is not None
         and account.expires_at <= now
         and account.refresh_retry_at is not None
         and account.refresh_retry_at > now
     ):
-        return "waiting to refresh its token"
+        return Exclusion(account.name, "waiting to refresh its token")
     return None
 
 
-def _why_not_this(
+def _request_says_no(
     account: PooledAccount, model: str | None, already_tried: Collection[int]
-) -> str | None:
+) -> Exclusion | None:
     if account.id in already_tried:
-        return "already tried for this request"
-    if _is_known_to_lack(account, model):
-        return "without this model"
+        return Exclusion(account.name, "already tried for this request")
+    if model is not None and _is_known_to_lack(account, model):
+        return Exclusion(account.name, "without this model", is_in_use=False)
     return None
 
 

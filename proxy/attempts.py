@@ -1,0 +1,333 @@
+"""Ask accounts until one answers: send, judge, charge, and try again where it helps.
+
+As long as the caller has seen nothing, whatever goes wrong with an account or on the
+network is answered here. What to think of a failure is decided by `outcomes`, what to
+do next by `retry`; this module does it.
+"""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from time import monotonic
+
+from accounts.pool import PooledAccount
+from claudeproxy.conf import conf
+from claudeproxy.errors import ClaudeProxyError
+from clients.directory import KnownKey
+from proxy import errors, gate, headers, outcomes, retry
+from proxy.affinity import Conversation
+from proxy.endpoints import Endpoint
+from proxy.errors import Stage, UpstreamError, UpstreamTimeoutError
+from proxy.facts import RequestFacts
+from proxy.handler import GatewayRequest
+from proxy.outcomes import Answer, Blame, Effect, Judgement
+from proxy.record import Attempt
+from proxy.selection import Decision, lacks_everywhere
+from proxy.sse import FrameReader
+from proxy.upstream import UpstreamReply, UpstreamRequest
+
+# An answer that is no stream is complete or an error: it is read whole, up to here.
+_WHOLE_BYTES = 32 * 1024**2
+# Errors are short; what is longer is judged by its beginning and passed on as it comes.
+_ERROR_BYTES = 256 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """What the caller wants."""
+
+    endpoint: Endpoint
+    key: KnownKey
+    facts: RequestFacts
+    body: bytes
+
+    @property
+    def conversation(self) -> Conversation | None:
+        if self.facts.conversation is None or conf.routing_strategy != "affinity":
+            return None
+        return (self.key.id, self.facts.conversation)
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """An answer for the caller: what was read of its body, and what is to come."""
+
+    reply: UpstreamReply
+    start: bytes = b""
+    rest: AsyncIterator[bytes] | None = None
+    frames: FrameReader | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """An attempt that brought nothing for the caller, unless nothing better comes."""
+
+    judgement: Judgement
+    relayed: Served | None = None
+    error: UpstreamError | None = None
+
+
+@dataclass
+class Attempts:
+    """The attempts of one request."""
+
+    request: GatewayRequest
+    ask: Ask
+    started: float = field(default_factory=monotonic)
+    made: int = 0
+    pauses: int = 0
+    tried: set[int] = field(default_factory=set)
+    # Accounts that were asked once more after their credential was refused.
+    replayed: set[int] = field(default_factory=set)
+
+    async def run(self) -> Served:
+        """Return the answer for the caller.
+
+        Errors: NoAccountAvailableError, AllLimitedError, RequestRefusedError for a
+        model that nobody has, UpstreamError if the network is what failed last.
+        """
+        gateway = self.request.gateway
+        gateway.budget.note_request(self.started)
+        account = await self._choose()
+        while True:
+            try:
+                outcome = await self._attempt(account)
+            except BaseException:
+                gateway.benches.abandon(account.id)  # the caller left
+                raise
+            if isinstance(outcome, Served):
+                gateway.benches.succeed(account.id)
+                if self.ask.conversation is not None:
+                    gateway.affinity.bind(self.ask.conversation, account.id)
+                return outcome
+            following = await self._after_failure(account, outcome)
+            if isinstance(following, Served):
+                return following
+            account = following
+
+    # --- one attempt
+
+    async def _attempt(self, account: PooledAccount) -> Served | Failed:
+        self.made += 1
+        self._note_choice(account)
+        try:
+            reply = await self._open(account)
+            if reply.status >= 400:
+                return await self._read_error(reply, account)
+            if reply.is_event_stream:
+                return await self._read_prelude(reply, account)
+            return await self._read_whole(reply)
+        except UpstreamError as error:
+            return Failed(outcomes.judge_error(error), error=error)
+
+    async def _open(self, account: PooledAccount) -> UpstreamReply:
+        scope = self.request.scope
+        query: bytes = scope["query_string"]
+        outgoing = UpstreamRequest(
+            method=scope["method"],
+            target=scope["raw_path"] + (b"?" + query if query else b""),
+            headers=headers.for_upstream(
+                self.request.raw_headers, account.kind, account.credential
+            ),
+            body=self.ask.body,
+        )
+        try:
+            async with asyncio.timeout(self._remaining.total_seconds()):
+                reply = await self.request.gateway.upstream.open(outgoing)
+        except TimeoutError:
+            raise UpstreamTimeoutError(
+                Stage.PERHAPS_EXECUTED, "REQUEST_TIMEOUT passed"
+            ) from None
+        self.request.resources.push_async_callback(reply.aclose)
+        return reply
+
+    async def _read_error(self, reply: UpstreamReply, account: PooledAccount) -> Failed:
+        chunks = reply.chunks()
+        start, is_whole = await _read(chunks, _ERROR_BYTES)
+        answer = Answer(reply.status, reply.headers, start)
+        return Failed(
+            self._judge(answer, account),
+            relayed=Served(reply, start, None if is_whole else chunks),
+        )
+
+    async def _read_whole(self, reply: UpstreamReply) -> Served:
+        chunks = reply.chunks()
+        try:
+            async with asyncio.timeout(self._remaining.total_seconds()):
+                start, is_whole = await _read(chunks, _WHOLE_BYTES)
+        except TimeoutError:
+            raise UpstreamTimeoutError(
+                Stage.PERHAPS_EXECUTED, "REQUEST_TIMEOUT passed"
+            ) from None
+        return Served(reply, start, None if is_whole else chunks)
+
+    async def _read_prelude(
+        self, reply: UpstreamReply, account: PooledAccount
+    ) -> Served | Failed:
+        frames = FrameReader()
+        chunks = reply.chunks()
+        opened = await gate.hold(chunks, frames, conf.retry_gate.total_seconds())
+        served = Served(
+            reply, opened.held, gate.resumed(opened.pending, chunks), frames
+        )
+        if not opened.is_failed:
+            return served
+        if frames.last_event is None:
+            error = errors.UpstreamUnavailableError(Stage.ANSWER_BEGUN, "no content")
+            return Failed(outcomes.judge_error(error), error=error)
+        body = gate.error_body(opened.held)
+        status = outcomes.STATUS_OF_TYPE.get(outcomes.error_type_of(body) or "", 500)
+        return Failed(
+            self._judge(Answer(status, reply.headers, body), account), relayed=served
+        )
+
+    def _judge(self, answer: Answer, account: PooledAccount) -> Judgement:
+        return outcomes.judge_answer(
+            answer,
+            account.kind,
+            now=datetime.now(UTC),
+            limit_default=conf.rate_limit_default,
+        )
+
+    # --- after a failure
+
+    async def _after_failure(
+        self, account: PooledAccount, failed: Failed
+    ) -> PooledAccount | Served:
+        """Return the account to ask next, or what the caller gets after all."""
+        judgement = failed.judgement
+        attempt = Attempt(account.name, judgement.blame, judgement.reason)
+        self.request.record.attempts.append(attempt)
+        self.request.gateway.failures[judgement.blame, judgement.reason] += 1
+        if judgement.effect is Effect.REFUSE and account.id not in self.replayed:
+            self.replayed.add(account.id)
+            renewed = await self._renew(account)
+            if renewed is not None and self.made < self._policy.max_attempts:
+                return renewed
+        self.request.gateway.charge(account, judgement, self.ask.facts.model)
+        self.tried.add(account.id)
+        plan = self._plan(judgement)
+        if not plan.tries_again:
+            return self._give_up(failed)
+        if plan.is_charged:
+            self.request.gateway.budget.take(monotonic())
+        if plan.wait:
+            self.pauses += 1
+            attempt.waited = plan.wait
+            await asyncio.sleep(plan.wait.total_seconds())
+            if not self._has_others():
+                # After a pause, whoever failed may be asked again.
+                self.tried.clear()
+        return await self._choose()
+
+    async def _renew(self, account: PooledAccount) -> PooledAccount | None:
+        """Return the account with another credential, or once more with the same."""
+        if account.expires_at is None:
+            return account  # an API key; one refusal may be the upstream's slip
+        return await self.request.gateway.refresher.replace(account)
+
+    def _plan(self, judgement: Judgement) -> retry.Plan:
+        situation = retry.Situation(
+            attempts=self.made,
+            pauses=self.pauses,
+            remaining=self._remaining,
+            has_others=self._has_others(),
+            has_budget=self.request.gateway.budget.has_one(monotonic()),
+        )
+        return retry.plan(judgement, situation, self._policy, random.uniform)
+
+    def _give_up(self, failed: Failed) -> Served:
+        """Return the upstream's own answer, or raise what fits."""
+        if failed.judgement.blame in {Blame.ACCOUNT, Blame.CREDENTIAL}:
+            # Its words are about an account of ours, not about the caller.
+            raise self._nobody(self._decide())
+        if failed.relayed is not None:
+            return failed.relayed
+        if failed.error is not None:
+            raise failed.error
+        raise errors.NoAccountAvailableError("Every attempt failed. Try again later.")
+
+    # --- choosing
+
+    async def _choose(self) -> PooledAccount:
+        """Choose an account whose token is good for this request."""
+        gateway = self.request.gateway
+        while True:
+            decision = self._decide()
+            if decision.account is None:
+                if await self._learns_of_model():
+                    continue
+                raise self._nobody(decision)
+            now = datetime.now(UTC)
+            account = await gateway.refresher.fresh(decision.account, now)
+            if account is not None:
+                gateway.take_turn(decision)
+                gateway.benches.begin(account.id)
+                gateway.activity.note(account.id, now)
+                self.request.record.routing = decision.how
+                return account
+            self.tried.add(decision.account.id)
+
+    def _decide(self) -> Decision:
+        gateway = self.request.gateway
+        if not self.ask.endpoint.is_conversation:
+            return gateway.choose_for_list(datetime.now(UTC), already_tried=self.tried)
+        return gateway.choose(
+            self.ask.conversation,
+            datetime.now(UTC),
+            model=self.ask.facts.model,
+            already_tried=self.tried,
+        )
+
+    def _has_others(self) -> bool:
+        return self._decide().account is not None
+
+    async def _learns_of_model(self) -> bool:
+        """Read the model lists again, for a model that nobody has; True if one has it.
+
+        Providers add models at any time, and the lists are read once a day.
+        """
+        gateway, model = self.request.gateway, self.ask.facts.model
+        if model is None or not lacks_everywhere(
+            gateway.snapshot.contents.accounts, model
+        ):
+            return False
+        await gateway.catalogue.refresh()
+        return not lacks_everywhere(gateway.snapshot.contents.accounts, model)
+
+    def _nobody(self, decision: Decision) -> ClaudeProxyError:
+        """Say why nobody serves the request."""
+        accounts = self.request.gateway.snapshot.contents.accounts
+        model = self.ask.facts.model
+        if model is not None and lacks_everywhere(accounts, model):
+            offered = {name for account in accounts for name in account.model_ids}
+            return errors.model_not_found(model, offered)
+        return errors.nobody(decision.excluded, datetime.now(UTC))
+
+    # --- bookkeeping
+
+    @property
+    def _policy(self) -> retry.Policy:
+        return self.request.gateway.policy
+
+    @property
+    def _remaining(self) -> timedelta:
+        passed = timedelta(seconds=monotonic() - self.started)
+        return max(timedelta(), conf.request_timeout - passed)
+
+    def _note_choice(self, account: PooledAccount) -> None:
+        self.request.record.account_name = account.name
+
+
+async def _read(chunks: AsyncIterator[bytes], limit: int) -> tuple[bytes, bool]:
+    """Read up to *limit* bytes or a little more; True if that is the whole."""
+    pieces: list[bytes] = []
+    size = 0
+    async for chunk in chunks:
+        pieces.append(chunk)
+        size += len(chunk)
+        if size > limit:
+            return b"".join(pieces), False
+    return b"".join(pieces), True

@@ -1,0 +1,310 @@
+"""Whose fault was it? A pure judgement of what came of one attempt.
+
+Every failure is charged to exactly one party, and the account is touched only where it
+is that party: a request that is itself bad must never cost the pool an account.
+Sources: Anthropic API reference, "Errors" and "Rate limits"; the unified rate-limit
+headers as clients read them.
+"""
+
+import enum
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+
+import msgspec
+
+from accounts.status import AccountKind
+from proxy.errors import Stage, UpstreamError, UpstreamTimeoutError
+from proxy.headers import Headers, first
+
+
+class Blame(enum.StrEnum):
+    REQUEST = "request"
+    MODEL = "model"
+    ACCOUNT = "account"
+    CREDENTIAL = "credential"
+    UPSTREAM = "upstream"
+    NETWORK = "network"
+
+
+class Effect(enum.StrEnum):
+    """What an outcome means for the account that was asked."""
+
+    NOTHING = "nothing"
+    LIMIT = "limit"  # rate_limited until a time, in the database
+    COOL = "cool"  # set aside until a time, in memory
+    COOL_MODELS = "cool models"  # the same, for one group of models
+    LACK_MODEL = "lack model"  # does not have this model, in memory
+    REFUSE = "refuse"  # its credential was refused
+    TROUBLE = "trouble"  # one more failure on the way to it
+
+
+class Step(enum.StrEnum):
+    """What is sensible next; `retry` decides whether it is possible."""
+
+    RELAY = "relay"
+    HOP = "hop"  # another account, at once
+    WAIT = "wait"  # after a pause, preferably another account
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """Who is to blame, what follows for the account until when, and what next."""
+
+    blame: Blame
+    reason: str
+    effect: Effect = Effect.NOTHING
+    step: Step = Step.RELAY
+    until: datetime | None = None
+    models: str = ""  # of COOL_MODELS: what a model's id holds
+    retry_after: timedelta | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An answer with an error status, or an `error` event's equivalent."""
+
+    status: int
+    headers: Headers
+    body: bytes = b""
+
+
+# A limit that ends this soon is a burst: the account is not called rate limited for it.
+BURST = timedelta(seconds=10)
+# Where nothing is said of when a short throttle ends.
+THROTTLE = timedelta(seconds=30)
+# How long it is remembered that an account lacks a model.
+LACK_PERIOD = timedelta(hours=1)
+
+_UNIFIED = b"anthropic-ratelimit-unified-"
+_SPENT_CODES = frozenset(
+    {
+        "enforced_spend_limit_reached",
+        "contract_spend_limit_reached",
+        "credit_balance_too_low",
+    }
+)
+# Claims of the unified family that bind one line of models only.
+_MODEL_CLAIMS = {b"seven_day_opus": "opus", b"seven_day_sonnet": "sonnet"}
+# Statuses that an `error` event's type stands for.
+STATUS_OF_TYPE = {
+    "invalid_request_error": 400,
+    "authentication_error": 401,
+    "billing_error": 402,
+    "permission_error": 403,
+    "not_found_error": 404,
+    "request_too_large": 413,
+    "rate_limit_error": 429,
+    "api_error": 500,
+    "timeout_error": 504,
+    "overloaded_error": 529,
+}
+
+
+class _Details(msgspec.Struct):
+    error_code: str | None = None
+
+
+class _Error(msgspec.Struct):
+    type: str | None = None
+    message: str | None = None
+    details: _Details | None = None
+
+
+class _Body(msgspec.Struct):
+    error: _Error | None = None
+
+
+_decoder = msgspec.json.Decoder(_Body)
+
+
+def judge_error(error: UpstreamError) -> Judgement:
+    """Judge an attempt that brought no answer, or one that broke off."""
+    if isinstance(error, UpstreamTimeoutError) and error.stage is not Stage.NOT_SENT:
+        # Time was given in full; more of the same would only take as long again.
+        return Judgement(Blame.NETWORK, "timeout", Effect.TROUBLE, Step.RELAY)
+    return Judgement(Blame.NETWORK, "network", Effect.TROUBLE, Step.HOP)
+
+
+def judge_answer(
+    answer: Answer, kind: AccountKind, *, now: datetime, limit_default: timedelta
+) -> Judgement:
+    """Judge an answer with a status of 400 or more."""
+    error = _read_error(answer.body)
+    code = (error.details.error_code if error and error.details else None) or ""
+    said = ((error.message if error else None) or "").lower()
+    if code == "organization_on_hold":
+        return Judgement(
+            Blame.CREDENTIAL, "organization on hold", Effect.REFUSE, Step.HOP
+        )
+    match answer.status:
+        case 400:
+            return _judge_400(code, said, now + limit_default)
+        case 401:
+            return Judgement(
+                Blame.CREDENTIAL, "credential refused", Effect.REFUSE, Step.HOP
+            )
+        case 402:
+            return _spent("billing problem", now + limit_default)
+        case 403:
+            return _judge_403(error, said)
+        case 404:
+            return _judge_404(error, said, now)
+        case 429:
+            return _judge_429(answer, kind, code, said, now, limit_default)
+        case 529:
+            return _wait("overloaded", answer, now)
+        case status if status >= 500:
+            if first(answer.headers, b"x-should-retry") == b"false":
+                return Judgement(Blame.UPSTREAM, f"status {status}")
+            return _wait(f"status {status}", answer, now)
+    return Judgement(Blame.REQUEST, f"status {answer.status}")
+
+
+def error_type_of(body: bytes) -> str | None:
+    """Return the `error.type` of an envelope, if it is one."""
+    error = _read_error(body)
+    return error.type if error else None
+
+
+def _judge_400(code: str, said: str, until: datetime) -> Judgement:
+    if code in _SPENT_CODES or "credit balance is too low" in said:
+        return _spent("credit or spend limit used up", until)
+    if "data retention" in said:
+        return Judgement(
+            Blame.MODEL, "data retention", Effect.LACK_MODEL, Step.HOP, until
+        )
+    if "only authorized for use with" in said:
+        return _spent("credential is bound to another client", until)
+    return Judgement(Blame.REQUEST, "status 400")
+
+
+def _judge_403(error: _Error | None, said: str) -> Judgement:
+    if error is None or error.type is None:
+        # Not from the API: a filter or a proxy in between.
+        return Judgement(
+            Blame.NETWORK, "403 that is not the API's", Effect.TROUBLE, Step.WAIT
+        )
+    if "revoked" in said or "disabled" in said or error.type == "authentication_error":
+        return Judgement(
+            Blame.CREDENTIAL, "credential refused", Effect.REFUSE, Step.HOP
+        )
+    return Judgement(Blame.MODEL, "not permitted", Effect.NOTHING, Step.HOP)
+
+
+def _judge_404(error: _Error | None, said: str, now: datetime) -> Judgement:
+    if error is not None and error.type == "not_found_error" and "model" in said:
+        return Judgement(
+            *(Blame.MODEL, "model unknown to the account", Effect.LACK_MODEL),
+            *(Step.HOP, now + LACK_PERIOD),
+        )
+    return Judgement(Blame.REQUEST, "status 404")
+
+
+def _judge_429(
+    answer: Answer,
+    kind: AccountKind,
+    code: str,
+    said: str,
+    now: datetime,
+    limit_default: timedelta,
+) -> Judgement:
+    if "long context" in said or "extra usage" in said:
+        return Judgement(Blame.REQUEST, "needs extra usage")
+    if code in _SPENT_CODES:
+        return _spent("spend limit reached", now + limit_default)
+    after = retry_after(answer.headers, now)
+    unified = first(answer.headers, _UNIFIED + b"status")
+    if unified == b"rejected":
+        return _judge_unified(answer.headers, after, now, limit_default)
+    if after is None and kind == AccountKind.OAUTH:
+        # Without the family's headers the plan is not spent: a short throttle.
+        return _cool("throttled", now + THROTTLE)
+    if after is not None and after <= BURST:
+        return _cool("burst", now + after, after)
+    return Judgement(
+        *(Blame.ACCOUNT, "rate limited", Effect.LIMIT, Step.HOP),
+        until=now + (limit_default if after is None else after),
+        retry_after=after,
+    )
+
+
+def _judge_unified(
+    headers: Headers, after: timedelta | None, now: datetime, limit_default: timedelta
+) -> Judgement:
+    overage = first(headers, _UNIFIED + b"overage-status") or b""
+    if overage.startswith(b"allowed"):
+        # The plan is spent but paid usage goes on: this was a throttle.
+        return _cool("throttled", now + (after or THROTTLE), after)
+    until = _unix_time(first(headers, _UNIFIED + b"reset"), now)
+    until = until or now + (limit_default if after is None else after)
+    claim = first(headers, _UNIFIED + b"representative-claim") or b""
+    if models := _MODEL_CLAIMS.get(claim):
+        return Judgement(
+            *(Blame.ACCOUNT, f"{models} limit spent", Effect.COOL_MODELS, Step.HOP),
+            *(until, models),
+        )
+    return Judgement(Blame.ACCOUNT, "plan limit spent", Effect.LIMIT, Step.HOP, until)
+
+
+def _spent(reason: str, until: datetime) -> Judgement:
+    return Judgement(Blame.ACCOUNT, reason, Effect.LIMIT, Step.HOP, until)
+
+
+def _cool(reason: str, until: datetime, after: timedelta | None = None) -> Judgement:
+    return Judgement(
+        Blame.ACCOUNT, reason, Effect.COOL, Step.HOP, until, retry_after=after
+    )
+
+
+def _wait(reason: str, answer: Answer, now: datetime) -> Judgement:
+    return Judgement(
+        *(Blame.UPSTREAM, reason, Effect.NOTHING, Step.WAIT),
+        retry_after=retry_after(answer.headers, now),
+    )
+
+
+def _read_error(body: bytes) -> _Error | None:
+    try:
+        return _decoder.decode(body).error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+
+
+def retry_after(headers: Headers, now: datetime) -> timedelta | None:
+    """Read how long the upstream asks to wait.
+
+    Shape: `retry-after-ms`, else `retry-after` in seconds (decimals allowed) or as an
+    HTTP date (RFC 9110 §10.2.3); None if absent or unreadable, never negative.
+    """
+    if raw := first(headers, b"retry-after-ms"):
+        span = _span(raw, 1000)
+        if span is not None:
+            return span
+    raw = first(headers, b"retry-after")
+    if raw is None:
+        return None
+    span = _span(raw, 1)
+    if span is not None:
+        return span
+    try:
+        at = parsedate_to_datetime(raw.decode("latin-1"))
+    except ValueError:
+        return None
+    at = at if at.tzinfo else at.replace(tzinfo=UTC)
+    return max(timedelta(), at - now)
+
+
+def _span(raw: bytes, parts_of_a_second: int) -> timedelta | None:
+    try:
+        return max(timedelta(), timedelta(seconds=float(raw) / parts_of_a_second))
+    except (ValueError, OverflowError):
+        return None
+
+
+def _unix_time(raw: bytes | None, now: datetime) -> datetime | None:
+    try:
+        at = datetime.fromtimestamp(float(raw or b""), UTC)
+    except (ValueError, OverflowError, OSError):
+        return None
+    return at if at > now else None
