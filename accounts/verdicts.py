@@ -17,11 +17,15 @@ ACTOR = "gateway"
 
 
 def limit(account_id: int, until: datetime, reason: str) -> bool:
-    """Take an active account out until its rate limit ends."""
-    account = Account.objects.filter(pk=account_id, status=AccountStatus.ACTIVE).first()
-    return account is not None and lifecycle.limit(
-        account, until=until, actor=ACTOR, reason=reason, now=timezone.now()
-    )
+    """Take an account that serves out until its rate limit ends."""
+    now = timezone.now()
+    account = Account.objects.filter(pk=account_id).first()
+    if account is not None and _has_recovered(account, now):
+        # It serves from that moment on, but nobody has written it down yet.
+        lifecycle.recover(account, actor=ACTOR, now=now)
+    if account is None or account.status != AccountStatus.ACTIVE:
+        return False
+    return lifecycle.limit(account, until=until, actor=ACTOR, reason=reason, now=now)
 
 
 def refuse(account_id: int, credential: Secret, reason: str) -> bool:
@@ -33,3 +37,11 @@ def refuse(account_id: int, credential: Secret, reason: str) -> bool:
     if account is None or account.credential != credential:
         return False
     return lifecycle.invalidate(account, actor=ACTOR, reason=reason, now=timezone.now())
+
+
+def _has_recovered(account: Account, now: datetime) -> bool:
+    return (
+        account.status == AccountStatus.RATE_LIMITED
+        and account.rate_limited_until is not None
+        and account.rate_limited_until <= now
+    )

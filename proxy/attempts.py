@@ -7,8 +7,8 @@ do next by `retry`; this module does it.
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from collections.abc import AsyncGenerator, AsyncIterator
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from time import monotonic
 
@@ -56,7 +56,7 @@ class Served:
 
     reply: UpstreamReply
     start: bytes = b""
-    rest: AsyncIterator[bytes] | None = None
+    rest: AsyncGenerator[bytes] | None = None
     frames: FrameReader | None = None
 
 
@@ -78,9 +78,16 @@ class Attempts:
     started: float = field(default_factory=monotonic)
     made: int = 0
     pauses: int = 0
+    bursts: int = 0
     tried: set[int] = field(default_factory=set)
     # Accounts that were asked once more after their credential was refused.
     replayed: set[int] = field(default_factory=set)
+    # Accounts that failed in a way that may be theirs, or the upstream's.
+    troubled: set[int] = field(default_factory=set)
+    # Whom an answer is awaited from, on trial or not, and what it has said so far.
+    asked: PooledAccount | None = None
+    is_trial: bool = False
+    reply: UpstreamReply | None = None
 
     async def run(self) -> Served:
         """Return the answer for the caller.
@@ -90,15 +97,26 @@ class Attempts:
         """
         gateway = self.request.gateway
         gateway.budget.note_request(self.started)
+        try:
+            # It bounds all there is before the answer: tokens, attempts and pauses.
+            async with asyncio.timeout(conf.request_timeout.total_seconds()) as limit:
+                return await self._run()
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            raise self._too_late() from None
+        finally:
+            if self.is_trial and self.asked is not None:
+                gateway.benches.abandon(self.asked.id)  # without a verdict
+
+    async def _run(self) -> Served:
+        gateway = self.request.gateway
         account = await self._choose()
         while True:
-            try:
-                outcome = await self._attempt(account)
-            except BaseException:
-                gateway.benches.abandon(account.id)  # the caller left
-                raise
+            outcome = await self._attempt(account)
             if isinstance(outcome, Served):
-                gateway.benches.succeed(account.id)
+                self.asked = None
+                gateway.benches.succeed(account.id, datetime.now(UTC))
                 if self.ask.conversation is not None:
                     gateway.affinity.bind(self.ask.conversation, account.id)
                 return outcome
@@ -106,6 +124,14 @@ class Attempts:
             if isinstance(following, Served):
                 return following
             account = following
+
+    def _too_late(self) -> UpstreamTimeoutError:
+        error = UpstreamTimeoutError(Stage.PERHAPS_EXECUTED, "REQUEST_TIMEOUT passed")
+        if self.asked is not None:
+            judgement = outcomes.judge_error(error, is_stream=self.ask.facts.is_stream)
+            self._note_failure(self.asked, judgement)
+            self._charge(self.asked, judgement)
+        return error
 
     # --- one attempt
 
@@ -120,7 +146,11 @@ class Attempts:
                 return await self._read_prelude(reply, account)
             return await self._read_whole(reply)
         except UpstreamError as error:
-            return Failed(outcomes.judge_error(error), error=error)
+            return self._broken(error)
+
+    def _broken(self, error: UpstreamError) -> Failed:
+        judgement = outcomes.judge_error(error, is_stream=self.ask.facts.is_stream)
+        return Failed(judgement, error=error)
 
     async def _open(self, account: PooledAccount) -> UpstreamReply:
         scope = self.request.scope
@@ -133,19 +163,19 @@ class Attempts:
             ),
             body=self.ask.body,
         )
-        try:
-            async with asyncio.timeout(self._remaining.total_seconds()):
-                reply = await self.request.gateway.upstream.open(outgoing)
-        except TimeoutError:
-            raise UpstreamTimeoutError(
-                Stage.PERHAPS_EXECUTED, "REQUEST_TIMEOUT passed"
-            ) from None
+        reply = await self.request.gateway.upstream.open(outgoing)
+        self.reply = reply
         self.request.resources.push_async_callback(reply.aclose)
         return reply
 
     async def _read_error(self, reply: UpstreamReply, account: PooledAccount) -> Failed:
         chunks = reply.chunks()
-        start, is_whole = await _read(chunks, _ERROR_BYTES)
+        try:
+            start, is_whole = await _read(chunks, _ERROR_BYTES)
+        except UpstreamError as error:
+            # The status was said; that the words broke off is nobody's fault.
+            answer = Answer(reply.status, reply.headers)
+            return Failed(self._judge(answer, account), error=error)
         answer = Answer(reply.status, reply.headers, start)
         return Failed(
             self._judge(answer, account),
@@ -154,13 +184,9 @@ class Attempts:
 
     async def _read_whole(self, reply: UpstreamReply) -> Served:
         chunks = reply.chunks()
-        try:
-            async with asyncio.timeout(self._remaining.total_seconds()):
-                start, is_whole = await _read(chunks, _WHOLE_BYTES)
-        except TimeoutError:
-            raise UpstreamTimeoutError(
-                Stage.PERHAPS_EXECUTED, "REQUEST_TIMEOUT passed"
-            ) from None
+        if self.ask.facts.is_stream:
+            return Served(reply, rest=chunks)  # a stream that nobody here can read
+        start, is_whole = await _read(chunks, _WHOLE_BYTES)
         return Served(reply, start, None if is_whole else chunks)
 
     async def _read_prelude(
@@ -169,6 +195,9 @@ class Attempts:
         frames = FrameReader()
         chunks = reply.chunks()
         opened = await gate.hold(chunks, frames, conf.retry_gate.total_seconds())
+        if opened.pending is not None:
+            # Should the answer never be asked for, nobody else ends the read.
+            self.request.resources.push_async_callback(gate.end, opened.pending)
         served = Served(
             reply, opened.held, gate.resumed(opened.pending, chunks), frames
         )
@@ -176,7 +205,7 @@ class Attempts:
             return served
         if frames.last_event is None:
             error = errors.UpstreamUnavailableError(Stage.ANSWER_BEGUN, "no content")
-            return Failed(outcomes.judge_error(error), error=error)
+            return self._broken(error)
         body = gate.error_body(opened.held)
         status = outcomes.STATUS_OF_TYPE.get(outcomes.error_type_of(body) or "", 500)
         return Failed(
@@ -198,43 +227,81 @@ class Attempts:
     ) -> PooledAccount | Served:
         """Return the account to ask next, or what the caller gets after all."""
         judgement = failed.judgement
-        attempt = Attempt(account.name, judgement.blame, judgement.reason)
-        self.request.record.attempts.append(attempt)
-        self.request.gateway.failures[judgement.blame, judgement.reason] += 1
+        attempt = self._note_failure(account, judgement)
         if judgement.effect is Effect.REFUSE and account.id not in self.replayed:
             self.replayed.add(account.id)
+            await self._let_go(failed)
             renewed = await self._renew(account)
-            if renewed is not None and self.made < self._policy.max_attempts:
-                return renewed
-        self.request.gateway.charge(account, judgement, self.ask.facts.model)
+            if isinstance(renewed, PooledAccount):
+                if self._may_repeat:
+                    return renewed
+                if self._policy.is_enabled:  # too late for this request to find out
+                    judgement = replace(judgement, effect=Effect.NOTHING)
+            elif not renewed:
+                until = datetime.now(UTC) + outcomes.THROTTLE
+                judgement = replace(judgement, effect=Effect.COOL, until=until)
+        self._charge(account, judgement)
         self.tried.add(account.id)
-        plan = self._plan(judgement)
+        plan = self._plan(account, judgement)
         if not plan.tries_again:
             return self._give_up(failed)
+        await self._let_go(failed)
         if plan.is_charged:
             self.request.gateway.budget.take(monotonic())
         if plan.wait:
             self.pauses += 1
             attempt.waited = plan.wait
             await asyncio.sleep(plan.wait.total_seconds())
-            if not self._has_others():
+            if self._decide().account is None:
                 # After a pause, whoever failed may be asked again.
                 self.tried.clear()
         return await self._choose()
 
-    async def _renew(self, account: PooledAccount) -> PooledAccount | None:
-        """Return the account with another credential, or once more with the same."""
+    async def _let_go(self, failed: Failed) -> None:
+        """Close an answer that lost: its connection is not held until the end."""
+        if failed.relayed is not None and failed.relayed.rest is not None:
+            await failed.relayed.rest.aclose()
+        if self.reply is not None:
+            await self.reply.aclose()
+            self.reply = None
+
+    async def _renew(self, account: PooledAccount) -> PooledAccount | bool:
+        """Return the account with another credential, or once more with the same.
+
+        Shape: True if it has none that is accepted, False if that is not known.
+        """
         if account.expires_at is None:
             return account  # an API key; one refusal may be the upstream's slip
         return await self.request.gateway.refresher.replace(account)
 
-    def _plan(self, judgement: Judgement) -> retry.Plan:
+    def _note_failure(self, account: PooledAccount, judgement: Judgement) -> Attempt:
+        attempt = Attempt(account.name, judgement.blame, judgement.reason)
+        self.request.record.attempts.append(attempt)
+        self.request.gateway.failures[judgement.blame, judgement.reason] += 1
+        return attempt
+
+    def _charge(self, account: PooledAccount, judgement: Judgement) -> None:
+        gateway = self.request.gateway
+        gateway.charge(account, judgement, self.ask.facts.model, self.is_trial)
+        self.asked, self.is_trial = None, False
+        self.bursts += judgement.is_burst
+        if judgement.effect is Effect.TROUBLE:
+            self.troubled.add(account.id)
+            if len(self.troubled) > 1:
+                # What several accounts fail on is not theirs: the upstream or, who
+                # knows, the request itself.
+                gateway.benches.forgive(self.troubled)
+
+    def _plan(self, account: PooledAccount, judgement: Judgement) -> retry.Plan:
+        gateway = self.request.gateway
         situation = retry.Situation(
             attempts=self.made,
             pauses=self.pauses,
+            bursts=self.bursts,
             remaining=self._remaining,
-            has_others=self._has_others(),
-            has_budget=self.request.gateway.budget.has_one(monotonic()),
+            has_others=self._decide().account is not None,
+            has_budget=gateway.budget.has_one(monotonic()),
+            others_serve=gateway.benches.others_serve(account.id, datetime.now(UTC)),
         )
         return retry.plan(judgement, situation, self._policy, random.uniform)
 
@@ -242,12 +309,13 @@ class Attempts:
         """Return the upstream's own answer, or raise what fits."""
         if failed.judgement.blame in {Blame.ACCOUNT, Blame.CREDENTIAL}:
             # Its words are about an account of ours, not about the caller.
-            raise self._nobody(self._decide())
+            decision = self._decide()
+            raise self._nobody(decision) if decision.account is None else _gave_up()
         if failed.relayed is not None:
             return failed.relayed
         if failed.error is not None:
             raise failed.error
-        raise errors.NoAccountAvailableError("Every attempt failed. Try again later.")
+        raise _gave_up()
 
     # --- choosing
 
@@ -263,10 +331,12 @@ class Attempts:
             now = datetime.now(UTC)
             account = await gateway.refresher.fresh(decision.account, now)
             if account is not None:
-                gateway.take_turn(decision)
-                gateway.benches.begin(account.id)
+                if self.ask.endpoint.is_conversation:
+                    gateway.take_turn(decision)
+                self.asked = account
+                self.is_trial = gateway.benches.begin(account.id)
                 gateway.activity.note(account.id, now)
-                self.request.record.routing = decision.how
+                self.request.record.routing = self._how(decision)
                 return account
             self.tried.add(decision.account.id)
 
@@ -281,8 +351,13 @@ class Attempts:
             already_tried=self.tried,
         )
 
-    def _has_others(self) -> bool:
-        return self._decide().account is not None
+    def _how(self, decision: Decision) -> str:
+        """Say how an account was chosen; a conversation may have to leave its own."""
+        conversation = self.ask.conversation
+        if decision.how == "affinity" or conversation is None:
+            return decision.how
+        is_known = self.request.gateway.affinity.find(conversation) is not None
+        return "moved" if is_known else decision.how
 
     async def _learns_of_model(self) -> bool:
         """Read the model lists again, for a model that nobody has; True if one has it.
@@ -301,7 +376,9 @@ class Attempts:
         """Say why nobody serves the request."""
         accounts = self.request.gateway.snapshot.contents.accounts
         model = self.ask.facts.model
-        if model is not None and lacks_everywhere(accounts, model):
+        if model is not None and (
+            lacks_everywhere(accounts, model) or errors.all_lack(decision.excluded)
+        ):
             offered = {name for account in accounts for name in account.model_ids}
             return errors.model_not_found(model, offered)
         return errors.nobody(decision.excluded, datetime.now(UTC))
@@ -313,12 +390,25 @@ class Attempts:
         return self.request.gateway.policy
 
     @property
+    def _may_repeat(self) -> bool:
+        return self._policy.is_enabled and self.made < self._policy.max_attempts
+
+    @property
     def _remaining(self) -> timedelta:
         passed = timedelta(seconds=monotonic() - self.started)
         return max(timedelta(), conf.request_timeout - passed)
 
     def _note_choice(self, account: PooledAccount) -> None:
         self.request.record.account_name = account.name
+
+
+def _gave_up() -> ClaudeProxyError:
+    error = errors.NoAccountAvailableError(
+        "The Claude accounts of this gateway that were asked could not serve. "
+        "Try again in a moment."
+    )
+    error.retry_after = timedelta(seconds=1)
+    return error
 
 
 async def _read(chunks: AsyncIterator[bytes], limit: int) -> tuple[bytes, bool]:

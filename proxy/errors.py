@@ -33,6 +33,10 @@ class Exclusion:
     is_in_use: bool = True
 
 
+# Why an account is left out that does not have the model asked for.
+LACKS_MODEL = "without this model"
+
+
 class Stage(enum.Enum):
     """How far a request had come at the upstream when it failed."""
 
@@ -123,6 +127,13 @@ class CallerGoneError(ClaudeProxyError):
     """The caller left before its request was complete; nobody reads an answer."""
 
     http_status: int = 499
+
+
+def all_lack(excluded: Collection[Exclusion]) -> bool:
+    """Would accounts serve, if only they had the model?"""
+    return any(exclusion.reason == LACKS_MODEL for exclusion in excluded) and not any(
+        exclusion.is_in_use for exclusion in excluded
+    )
 
 
 def nobody(excluded: Sequence[Exclusion], now: datetime) -> ClaudeProxyError:

@@ -1,14 +1,15 @@
 """The commit gate: what a stream says before its first content is held back.
 
 As long as the caller has seen nothing, a failure can be answered by another account.
-The gate opens at the first content, or after a moment of silence once the message has
-begun; it adds no delay to a healthy stream.
+The gate opens at the first content, or a moment after the stream has begun; it adds no
+delay to a healthy stream.
 """
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass
+from time import monotonic
 
 from proxy.sse import FrameReader
 
@@ -39,17 +40,21 @@ async def hold(
     The pieces of a chunk that are no whole frame stay in *frames*.
     """
     held = b""
-    has_begun = False
+    deadline: float | None = None
     while True:
-        read = asyncio.ensure_future(_next(chunks))
-        try:
-            await asyncio.wait({read}, timeout=silence_seconds if has_begun else None)
-        except asyncio.CancelledError:
-            read.cancel()
-            raise
-        if not read.done():
-            return Opened(held, pending=read)
-        chunk = read.result()
+        if deadline is None:
+            chunk = await _next(chunks)  # until anything has come, there is no hurry
+        else:
+            # In a task, because a read that is given up would end the stream.
+            read = asyncio.create_task(_next(chunks))
+            try:
+                await asyncio.wait({read}, timeout=max(0.0, deadline - monotonic()))
+            except asyncio.CancelledError:
+                await end(read)
+                raise
+            if not read.done():
+                return Opened(held, pending=read)
+            chunk = read.result()
         if not chunk:
             # An end without content: the caller must not take it for a message.
             return Opened(held, is_failed=frames.last_event is None)
@@ -59,7 +64,8 @@ async def hold(
             return Opened(held, is_failed=True)
         if not names <= _PRELUDE:
             return Opened(held)
-        has_begun = b"message_start" in names
+        if held and deadline is None:
+            deadline = monotonic() + silence_seconds
 
 
 async def _next(chunks: AsyncIterator[bytes]) -> bytes:
@@ -67,16 +73,18 @@ async def _next(chunks: AsyncIterator[bytes]) -> bytes:
     return await anext(chunks, b"")
 
 
+async def end(read: "asyncio.Task[bytes]") -> None:
+    """Give up a read, whatever it would bring."""
+    read.cancel()
+    await asyncio.gather(read, return_exceptions=True)
+
+
 async def resumed(
     pending: "asyncio.Task[bytes] | None", chunks: AsyncIterator[bytes]
-) -> AsyncIterator[bytes]:
+) -> AsyncGenerator[bytes]:
     """Yield what follows after the gate opened."""
     if pending is not None:
-        try:
-            chunk = await pending
-        except asyncio.CancelledError:
-            pending.cancel()
-            raise
+        chunk = await pending
         if not chunk:
             return
         yield chunk

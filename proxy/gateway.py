@@ -10,7 +10,7 @@ from functools import partial
 from typing import cast
 
 import structlog
-from django.db import DatabaseError
+from django.db import DatabaseError, Error
 
 from accounts import activity as activity_store
 from accounts import verdicts
@@ -21,7 +21,7 @@ from claudeproxy.conf import conf
 from proxy import selection
 from proxy.affinity import Affinity, Conversation
 from proxy.background import repeated
-from proxy.benches import Benches
+from proxy.benches import RATE_LIMITED, Benches
 from proxy.catalogue import Catalogue
 from proxy.outcomes import Blame, Effect, Judgement
 from proxy.refresher import Refresher
@@ -110,19 +110,24 @@ class Gateway:
         )
 
     def charge(
-        self, account: PooledAccount, judgement: Judgement, model: str | None
+        self,
+        account: PooledAccount,
+        judgement: Judgement,
+        model: str | None,
+        is_trial: bool,
     ) -> None:
         """Let the account bear what it is to blame for, here at once."""
         now = datetime.now(UTC)
         until = judgement.until or now
+        bridged = min(until, now + _BRIDGE)
         match judgement.effect:
             case Effect.LIMIT:
-                self.benches.cool(account.id, min(until, now + _BRIDGE))
+                self.benches.cool(account.id, bridged, RATE_LIMITED, until)
                 self._write(
                     partial(verdicts.limit, account.id, until, judgement.reason)
                 )
             case Effect.REFUSE:
-                self.benches.cool(account.id, now + _BRIDGE)
+                self.benches.cool(account.id, now + _BRIDGE, judgement.reason)
                 self._write(
                     partial(
                         verdicts.refuse,
@@ -132,15 +137,21 @@ class Gateway:
                     )
                 )
             case Effect.COOL:
-                self.benches.cool(account.id, until)
+                if judgement.is_burst:
+                    self.benches.cool(account.id, until, RATE_LIMITED, until)
+                else:
+                    self.benches.cool(account.id, until, judgement.reason)
             case Effect.COOL_MODELS:
                 self.benches.cool_models(account.id, judgement.models, until)
             case Effect.LACK_MODEL if model is not None:
-                self.benches.lack(account.id, model, until)
+                self.benches.lack(account.id, model, until, now)
             case Effect.TROUBLE:
-                self.benches.fail(account.id, now)
+                self.benches.fail(account.id, now, is_trial=is_trial)
                 return
-        self.benches.abandon(account.id)
+        if judgement.blame in {Blame.REQUEST, Blame.MODEL}:
+            self.benches.succeed(account.id, now)  # it did its part
+        elif is_trial:
+            self.benches.abandon(account.id)
 
     def _write(self, work: Callable[[], object]) -> None:
         """Have something written without making the request wait for it."""
@@ -152,7 +163,7 @@ class Gateway:
         try:
             await db.run(work)
             await self.snapshot.refresh()
-        except DatabaseError as error:
+        except Error as error:
             # The next answer of the account says the same again.
             _log.warning("verdict_not_written", error=type(error).__name__)
 
@@ -204,7 +215,10 @@ async def running() -> AsyncIterator[Gateway]:
     upstream = Upstream(conf.upstream_base_url, read_timeout=conf.request_timeout)
     try:
         snapshot = Snapshot()
-        opened = Gateway(snapshot, upstream, Refresher(snapshot), Catalogue(snapshot))
+        opened = Gateway(
+            *(snapshot, upstream, Refresher(snapshot), Catalogue(snapshot)),
+            policy=_policy(),
+        )
         keep_activity = partial(_write_activity, opened.activity)
         async with (
             snapshot.kept_fresh(),

@@ -14,7 +14,12 @@ from email.utils import parsedate_to_datetime
 import msgspec
 
 from accounts.status import AccountKind
-from proxy.errors import Stage, UpstreamError, UpstreamTimeoutError
+from proxy.errors import (
+    MalformedReplyError,
+    Stage,
+    UpstreamError,
+    UpstreamTimeoutError,
+)
 from proxy.headers import Headers, first
 
 
@@ -36,7 +41,7 @@ class Effect(enum.StrEnum):
     COOL_MODELS = "cool models"  # the same, for one group of models
     LACK_MODEL = "lack model"  # does not have this model, in memory
     REFUSE = "refuse"  # its credential was refused
-    TROUBLE = "trouble"  # one more failure on the way to it
+    TROUBLE = "trouble"  # one more failure that counts if its siblings have none
 
 
 class Step(enum.StrEnum):
@@ -59,6 +64,10 @@ class Judgement:
     models: str = ""  # of COOL_MODELS: what a model's id holds
     retry_after: timedelta | None = None
 
+    @property
+    def is_burst(self) -> bool:
+        return self.blame is Blame.ACCOUNT and self.effect is Effect.COOL
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:
@@ -73,6 +82,8 @@ class Answer:
 BURST = timedelta(seconds=10)
 # Where nothing is said of when a short throttle ends.
 THROTTLE = timedelta(seconds=30)
+# Nothing that a header says puts an account out for longer.
+LONGEST = timedelta(days=32)
 # How long it is remembered that an account lacks a model.
 LACK_PERIOD = timedelta(hours=1)
 
@@ -118,11 +129,16 @@ class _Body(msgspec.Struct):
 _decoder = msgspec.json.Decoder(_Body)
 
 
-def judge_error(error: UpstreamError) -> Judgement:
+def judge_error(error: UpstreamError, *, is_stream: bool) -> Judgement:
     """Judge an attempt that brought no answer, or one that broke off."""
+    if isinstance(error, MalformedReplyError):
+        # A redirect or worse: what answers here is not the API, for any account.
+        return Judgement(Blame.UPSTREAM, "answer not understood")
     if isinstance(error, UpstreamTimeoutError) and error.stage is not Stage.NOT_SENT:
-        # Time was given in full; more of the same would only take as long again.
-        return Judgement(Blame.NETWORK, "timeout", Effect.TROUBLE, Step.RELAY)
+        # Time was given in full; more of the same would only take as long again. A
+        # stream begins soon, but a whole answer takes as long as what was asked for.
+        effect = Effect.TROUBLE if is_stream else Effect.NOTHING
+        return Judgement(Blame.NETWORK, "timeout", effect, Step.RELAY)
     return Judgement(Blame.NETWORK, "network", Effect.TROUBLE, Step.HOP)
 
 
@@ -152,12 +168,11 @@ def judge_answer(
             return _judge_404(error, said, now)
         case 429:
             return _judge_429(answer, kind, code, said, now, limit_default)
-        case 529:
-            return _wait("overloaded", answer, now)
         case status if status >= 500:
+            reason = "overloaded" if status == 529 else f"status {status}"
             if first(answer.headers, b"x-should-retry") == b"false":
-                return Judgement(Blame.UPSTREAM, f"status {status}")
-            return _wait(f"status {status}", answer, now)
+                return Judgement(Blame.UPSTREAM, reason)
+            return _wait(reason, answer, now)
     return Judgement(Blame.REQUEST, f"status {answer.status}")
 
 
@@ -183,7 +198,7 @@ def _judge_403(error: _Error | None, said: str) -> Judgement:
     if error is None or error.type is None:
         # Not from the API: a filter or a proxy in between.
         return Judgement(
-            Blame.NETWORK, "403 that is not the API's", Effect.TROUBLE, Step.WAIT
+            Blame.NETWORK, "403 that is not the API's", Effect.NOTHING, Step.WAIT
         )
     if "revoked" in said or "disabled" in said or error.type == "authentication_error":
         return Judgement(
@@ -259,7 +274,7 @@ def _cool(reason: str, until: datetime, after: timedelta | None = None) -> Judge
 
 def _wait(reason: str, answer: Answer, now: datetime) -> Judgement:
     return Judgement(
-        *(Blame.UPSTREAM, reason, Effect.NOTHING, Step.WAIT),
+        *(Blame.UPSTREAM, reason, Effect.TROUBLE, Step.WAIT),
         retry_after=retry_after(answer.headers, now),
     )
 
@@ -289,17 +304,21 @@ def retry_after(headers: Headers, now: datetime) -> timedelta | None:
         return span
     try:
         at = parsedate_to_datetime(raw.decode("latin-1"))
-    except ValueError:
+        at = at if at.tzinfo else at.replace(tzinfo=UTC)
+        return _bounded(at - now)
+    except (ValueError, OverflowError):
         return None
-    at = at if at.tzinfo else at.replace(tzinfo=UTC)
-    return max(timedelta(), at - now)
 
 
 def _span(raw: bytes, parts_of_a_second: int) -> timedelta | None:
     try:
-        return max(timedelta(), timedelta(seconds=float(raw) / parts_of_a_second))
+        return _bounded(timedelta(seconds=float(raw) / parts_of_a_second))
     except (ValueError, OverflowError):
         return None
+
+
+def _bounded(span: timedelta) -> timedelta:
+    return max(timedelta(), min(LONGEST, span))
 
 
 def _unix_time(raw: bytes | None, now: datetime) -> datetime | None:
@@ -307,4 +326,4 @@ def _unix_time(raw: bytes | None, now: datetime) -> datetime | None:
         at = datetime.fromtimestamp(float(raw or b""), UTC)
     except (ValueError, OverflowError, OSError):
         return None
-    return at if at > now else None
+    return min(at, now + LONGEST) if at > now else None

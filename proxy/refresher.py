@@ -48,13 +48,21 @@ class Refresher:
         lives = current.expires_at is None or current.expires_at > now
         return current if lives else None
 
-    async def replace(self, account: PooledAccount) -> PooledAccount | None:
-        """Return the account with another token than the one that was refused."""
-        await self._share_attempt(account.id, refused=account.credential)
-        current = self._snapshot.find(account.id)
-        if current is None or current.credential == account.credential:
-            return None
-        return current
+    async def replace(self, account: PooledAccount) -> PooledAccount | bool:
+        """Return the account with another token than the one that was refused.
+
+        Shape: True if it will have none, False if that is not known: trouble on the
+        way to a new token says nothing about the account.
+        """
+        # The attempt that is joined may be one that knows of no refusal.
+        for _ in range(2):
+            result = await self._share_attempt(account.id, refused=account.credential)
+            current = self._snapshot.find(account.id)
+            if result.outcome in _HOPELESS or current is None:
+                return True
+            if current.credential != account.credential:
+                return current
+        return False
 
     async def _share_attempt(
         self, account_id: int, refused: Secret | None = None

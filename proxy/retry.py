@@ -31,9 +31,11 @@ class Situation:
 
     attempts: int  # made so far, this one included
     pauses: int  # made so far
+    bursts: int  # accounts that asked for a moment's patience, this one included
     remaining: timedelta  # until the request's deadline
     has_others: bool  # accounts that were not tried and may serve
     has_budget: bool  # the process may repeat more
+    others_serve: bool  # other accounts answer well just now
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,19 +63,27 @@ def plan(
         or situation.attempts >= policy.max_attempts
     ):
         return STOP
-    if judgement.step is Step.HOP and situation.has_others:
-        # One sick account is no reason to spare the others: not charged, unless the
-        # network as a whole may be what is sick.
-        is_charged = judgement.blame is Blame.NETWORK
-        if is_charged and not situation.has_budget:
-            return STOP
+    is_from_above = judgement.blame in {Blame.UPSTREAM, Blame.NETWORK}
+    # One sick account is no reason to spare the others; only what may be the
+    # upstream's own trouble is not to be multiplied.
+    is_free = situation.has_others and situation.others_serve
+    is_charged = is_from_above and not is_free
+    if is_charged and not situation.has_budget:
+        return STOP
+    # A second burst means that it is all of them: a hop would only pass it on.
+    is_second_burst = judgement.is_burst and situation.bursts > 1
+    if judgement.step is Step.HOP and situation.has_others and not is_second_burst:
         return Plan(tries_again=True, is_charged=is_charged)
-    if judgement.blame not in {Blame.UPSTREAM, Blame.NETWORK}:
+    is_worth_waiting = is_from_above or (
+        judgement.is_burst
+        and (situation.has_others or judgement.retry_after is not None)
+    )
+    if not is_worth_waiting:
         return STOP  # there is nobody else, and waiting mends nothing
     wait = delay(situation.pauses, judgement.retry_after, policy, uniform)
-    if not situation.has_budget or wait >= situation.remaining:
+    if wait >= situation.remaining:
         return STOP
-    return Plan(tries_again=True, wait=wait, is_charged=True)
+    return Plan(tries_again=True, wait=wait, is_charged=is_charged)
 
 
 def delay(

@@ -16,7 +16,7 @@ from typing import Literal
 from accounts.pool import REFRESH_MARGIN, PooledAccount
 from accounts.status import AccountStatus
 from proxy.benches import Benches
-from proxy.errors import Exclusion
+from proxy.errors import LACKS_MODEL, Exclusion
 
 # For so long after a rate limit ended, accounts that had none are preferred.
 RECOVERY_PERIOD = timedelta(minutes=5)
@@ -142,7 +142,7 @@ def _request_says_no(
     if account.id in already_tried:
         return Exclusion(account.name, "already tried for this request")
     if model is not None and _is_known_to_lack(account, model):
-        return Exclusion(account.name, "without this model", is_in_use=False)
+        return Exclusion(account.name, LACKS_MODEL, is_in_use=False)
     return None
 
 

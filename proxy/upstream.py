@@ -5,7 +5,7 @@ request had come, which decides later whether it may be sent again.
 """
 
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from datetime import timedelta
 from http.cookiejar import CookieJar
@@ -71,7 +71,7 @@ class UpstreamReply:
             and encoding.lower() == b"identity"
         )
 
-    async def chunks(self) -> AsyncIterator[bytes]:
+    async def chunks(self) -> AsyncGenerator[bytes]:
         """Yield the body as it arrives; UpstreamError if it breaks off."""
         try:
             async for chunk in self._response.aiter_raw():
