@@ -33,7 +33,7 @@ _MOST_LACKS = 1000
 class Circuit:
     """An account's recent trouble."""
 
-    since: datetime
+    since: datetime  # from when on what its siblings do is compared
     last_failure_at: datetime
     failures: int = 0
     open_until: datetime | None = None
@@ -151,7 +151,9 @@ class Benches:
 
     def fail(self, account_id: int, now: datetime, *, is_trial: bool = False) -> None:
         """The account was in trouble once more; *is_trial* is what `begin` said."""
-        circuit = self._circuits.setdefault(account_id, Circuit(now, now))
+        circuit = self._circuits.setdefault(
+            account_id, Circuit(now - _ALIKE_WITHIN, now)
+        )
         circuit.failures += 1
         circuit.last_failure_at = now
         if is_trial:

@@ -7,9 +7,11 @@ headers as clients read them.
 """
 
 import enum
+import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
+from typing import Any
 
 import msgspec
 
@@ -95,6 +97,7 @@ _SPENT_CODES = frozenset(
         "credit_balance_too_low",
     }
 )
+_MODEL = re.compile(r"model\b")
 # Claims of the unified family that bind one line of models only.
 _MODEL_CLAIMS = {b"seven_day_opus": "opus", b"seven_day_sonnet": "sonnet"}
 # Statuses that an `error` event's type stands for.
@@ -112,14 +115,29 @@ STATUS_OF_TYPE = {
 }
 
 
-class _Details(msgspec.Struct):
-    error_code: str | None = None
+# Callers can have words of theirs repeated in an error, at worst the name of a field at
+# its beginning; what is wrong with it then follows after a colon.
+_OUT_OF_CREDIT = re.compile(r"your credit balance is too low[^:]*")
+_WITHDRAWN = re.compile(
+    r"(?:this |your |the )?"
+    r"(?:oauth token|access token|api key|credential|account|organization) "
+    r"(?:has been|was|is) (?:revoked|disabled|suspended)[^:]*"
+)
 
 
 class _Error(msgspec.Struct):
-    type: str | None = None
-    message: str | None = None
-    details: _Details | None = None
+    type: Any = None
+    message: Any = None
+    details: Any = None
+
+    @property
+    def said(self) -> str:
+        return self.message.lower() if isinstance(self.message, str) else ""
+
+    @property
+    def code(self) -> str:
+        code = self.details.get("error_code") if isinstance(self.details, dict) else ""
+        return code if isinstance(code, str) else ""
 
 
 class _Body(msgspec.Struct):
@@ -147,8 +165,7 @@ def judge_answer(
 ) -> Judgement:
     """Judge an answer with a status of 400 or more."""
     error = _read_error(answer.body)
-    code = (error.details.error_code if error and error.details else None) or ""
-    said = ((error.message if error else None) or "").lower()
+    code, said = (error.code, error.said) if error else ("", "")
     if code == "organization_on_hold":
         return Judgement(
             Blame.CREDENTIAL, "organization on hold", Effect.REFUSE, Step.HOP
@@ -157,9 +174,7 @@ def judge_answer(
         case 400:
             return _judge_400(code, said, now + limit_default)
         case 401:
-            return Judgement(
-                Blame.CREDENTIAL, "credential refused", Effect.REFUSE, Step.HOP
-            )
+            return _refused()
         case 402:
             return _spent("billing problem", now + limit_default)
         case 403:
@@ -179,18 +194,20 @@ def judge_answer(
 def error_type_of(body: bytes) -> str | None:
     """Return the `error.type` of an envelope, if it is one."""
     error = _read_error(body)
-    return error.type if error else None
+    return error.type if error and isinstance(error.type, str) else None
 
 
 def _judge_400(code: str, said: str, until: datetime) -> Judgement:
-    if code in _SPENT_CODES or "credit balance is too low" in said:
+    if code in _SPENT_CODES or _OUT_OF_CREDIT.fullmatch(said):
         return _spent("credit or spend limit used up", until)
+    if _WITHDRAWN.fullmatch(said):
+        return _refused()
     if "data retention" in said:
-        return Judgement(
-            Blame.MODEL, "data retention", Effect.LACK_MODEL, Step.HOP, until
-        )
+        effect = Effect.NOTHING if ":" in said else Effect.LACK_MODEL
+        return Judgement(Blame.MODEL, "data retention", effect, Step.HOP, until)
     if "only authorized for use with" in said:
-        return _spent("credential is bound to another client", until)
+        # Said of this account and this request together: another may do.
+        return Judgement(Blame.MODEL, "credential bound to a client", step=Step.HOP)
     return Judgement(Blame.REQUEST, "status 400")
 
 
@@ -200,15 +217,13 @@ def _judge_403(error: _Error | None, said: str) -> Judgement:
         return Judgement(
             Blame.NETWORK, "403 that is not the API's", Effect.NOTHING, Step.WAIT
         )
-    if "revoked" in said or "disabled" in said or error.type == "authentication_error":
-        return Judgement(
-            Blame.CREDENTIAL, "credential refused", Effect.REFUSE, Step.HOP
-        )
+    if error.type == "authentication_error" or _WITHDRAWN.fullmatch(said):
+        return _refused()
     return Judgement(Blame.MODEL, "not permitted", Effect.NOTHING, Step.HOP)
 
 
 def _judge_404(error: _Error | None, said: str, now: datetime) -> Judgement:
-    if error is not None and error.type == "not_found_error" and "model" in said:
+    if error is not None and error.type == "not_found_error" and _MODEL.match(said):
         return Judgement(
             *(Blame.MODEL, "model unknown to the account", Effect.LACK_MODEL),
             *(Step.HOP, now + LACK_PERIOD),
@@ -224,14 +239,14 @@ def _judge_429(
     now: datetime,
     limit_default: timedelta,
 ) -> Judgement:
-    if "long context" in said or "extra usage" in said:
-        return Judgement(Blame.REQUEST, "needs extra usage")
     if code in _SPENT_CODES:
         return _spent("spend limit reached", now + limit_default)
     after = retry_after(answer.headers, now)
     unified = first(answer.headers, _UNIFIED + b"status")
     if unified == b"rejected":
         return _judge_unified(answer.headers, after, now, limit_default)
+    if "long context" in said or "extra usage" in said:
+        return Judgement(Blame.REQUEST, "needs extra usage")
     if after is None and kind == AccountKind.OAUTH:
         # Without the family's headers the plan is not spent: a short throttle.
         return _cool("throttled", now + THROTTLE)
@@ -260,6 +275,10 @@ def _judge_unified(
             *(until, models),
         )
     return Judgement(Blame.ACCOUNT, "plan limit spent", Effect.LIMIT, Step.HOP, until)
+
+
+def _refused() -> Judgement:
+    return Judgement(Blame.CREDENTIAL, "credential refused", Effect.REFUSE, Step.HOP)
 
 
 def _spent(reason: str, until: datetime) -> Judgement:

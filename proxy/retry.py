@@ -93,11 +93,11 @@ def delay(
     uniform: Callable[[float, float], float],
 ) -> timedelta:
     """How long to wait: min(max, base * 2^pauses) ± jitter, not below `retry-after`."""
-    # The power is bounded before it is taken: 2^1000 is no float.
-    span = min(policy.max_delay, policy.base_delay * float(1 << min(pauses, 40)))
+    # The power is bounded before it is taken: 2^2000 is no float.
+    doubled = policy.base_delay.total_seconds() * 2.0 ** min(pauses, 40)
     limit = policy.jitter_max.total_seconds()
-    span = max(_ZERO, span + timedelta(seconds=uniform(-limit, limit)))
-    return max(span, retry_after or _ZERO)
+    seconds = min(policy.max_delay.total_seconds(), doubled) + uniform(-limit, limit)
+    return max(_ZERO, timedelta(seconds=seconds), retry_after or _ZERO)
 
 
 class Budget:

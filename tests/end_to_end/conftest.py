@@ -95,6 +95,27 @@ def hasty_gateway(shared_hasty_gateway: Gateway, sandbox: Sandbox) -> Gateway:
     return shared_hasty_gateway
 
 
+@pytest.fixture(scope="session")
+def shared_relaying_gateway(
+    template: Furnished,
+    sandbox_server: SandboxServer,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Gateway]:
+    with gateways.running(
+        template,
+        tmp_path_factory.mktemp("relaying"),
+        upstream_url=sandbox_server.url,
+        RETRY_ENABLED="off",
+    ) as gateway:
+        yield gateway
+
+
+@pytest.fixture
+def relaying_gateway(shared_relaying_gateway: Gateway, sandbox: Sandbox) -> Gateway:
+    """The same, but it asks once: what the upstream says is what the caller gets."""
+    return shared_relaying_gateway
+
+
 @pytest.fixture
 def ana(gateway: Gateway) -> Iterator[httpx.Client]:
     """A plain HTTP client of the gateway with a valid key."""

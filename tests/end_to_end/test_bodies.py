@@ -10,6 +10,7 @@ import pytest
 
 from claudeproxy.sandbox.server import SandboxServer
 from claudeproxy.sandbox.state import Sandbox
+from tests.end_to_end.conftest import caller
 from tests.end_to_end.gateway import Gateway
 from tests.end_to_end.wire import ask, chunked, exchange, head, request
 
@@ -238,11 +239,12 @@ def test_answer_of_many_megabytes_is_byte_for_byte_the_same(
 
 
 def test_answer_that_is_no_json_passes_as_it_is(
-    ana: httpx.Client, sandbox: Sandbox
+    relaying_gateway: Gateway, sandbox: Sandbox
 ) -> None:
     page = "<html><body>Just a moment… 你好</body></html>"
     sandbox.script.add("*", {"status": 403, "body": page})
-    answer = ana.post("/v1/messages", json=ask())
+    with caller(relaying_gateway) as client:
+        answer = client.post("/v1/messages", json=ask())
     assert answer.status_code == 403
     assert answer.headers["content-type"] == "text/html; charset=utf-8"
     assert answer.content == page.encode()

@@ -4,14 +4,20 @@ import json
 from typing import Any
 
 import anthropic
-import httpx
 import pytest
 
 from claudeproxy.sandbox.state import Sandbox
+from tests.end_to_end.checks import assert_envelope
 from tests.end_to_end.gateway import Gateway
 from tests.end_to_end.wire import Answer, ask, exchange, frames, request
 
 pytestmark = pytest.mark.processes
+
+
+@pytest.fixture
+def gateway(relaying_gateway: Gateway) -> Gateway:
+    """Nobody else steps in, so that the break itself can be seen."""
+    return relaying_gateway
 
 
 def stream(gateway: Gateway) -> Answer:
@@ -37,7 +43,13 @@ def error_in(frame: bytes) -> dict[str, Any]:
 
 
 def assert_legal_end(answer: Answer, whole: list[bytes]) -> None:
-    """Either nothing is missing, or whole frames are followed by an error event."""
+    """Either nothing is missing, or whole frames are followed by an error event.
+
+    An answer that broke before its content is an error from the start.
+    """
+    if answer.status != 200:
+        assert_envelope(answer, 503, "api_error")
+        return
     got = frames(answer.body)
     if got == whole:
         return
@@ -53,7 +65,10 @@ def test_stream_cut_at_any_byte_ends_with_whole_frames_and_an_error(
     offsets = [*range(0, size, 23), *range(size - 60, size)]
     for offset in offsets:
         sandbox.script.add("*", {"cut_at_byte": offset})
-        assert_legal_end(stream(gateway), whole)
+        answer = stream(gateway)
+        assert_legal_end(answer, whole)
+        has_content = offset >= len(b"".join(whole[:2]))
+        assert answer.status == (200 if has_content else 503)
 
 
 def test_stream_reset_at_any_byte_ends_with_whole_frames_and_an_error(
@@ -67,7 +82,10 @@ def test_stream_reset_at_any_byte_ends_with_whole_frames_and_an_error(
 def test_stream_that_ends_cleanly_too_early_gets_an_error(
     gateway: Gateway, sandbox: Sandbox, whole: list[bytes]
 ) -> None:
-    for count in range(len(whole)):
+    for count in range(2):
+        sandbox.script.add("*", {"end_after_frame": count})
+        assert_envelope(stream(gateway), 503, "api_error")
+    for count in range(2, len(whole)):
         sandbox.script.add("*", {"end_after_frame": count})
         got = frames(stream(gateway).body)
         assert got[:-1] == whole[:count]
@@ -109,7 +127,9 @@ def test_sdk_raises_when_a_stream_breaks(
 ) -> None:
     sandbox.script.add("*", step)
     with (
-        anthropic.Anthropic(base_url=gateway.url, api_key=gateway.key) as client,
+        anthropic.Anthropic(
+            base_url=gateway.url, api_key=gateway.key, max_retries=0
+        ) as client,
         pytest.raises(anthropic.APIStatusError),
         client.messages.stream(**ask()) as events,
     ):
@@ -121,7 +141,7 @@ async def test_async_sdk_raises_when_a_stream_breaks(
 ) -> None:
     sandbox.script.add("*", step)
     async with anthropic.AsyncAnthropic(
-        base_url=gateway.url, api_key=gateway.key
+        base_url=gateway.url, api_key=gateway.key, max_retries=0
     ) as client:
         with pytest.raises(anthropic.APIStatusError):
             async with client.messages.stream(**ask()) as events:
@@ -160,17 +180,27 @@ def test_sdk_raises_when_a_whole_answer_breaks(
         anthropic.Anthropic(
             base_url=gateway.url, api_key=gateway.key, max_retries=0
         ) as client,
-        pytest.raises((anthropic.APIConnectionError, httpx.TransportError)),
+        pytest.raises(anthropic.InternalServerError),
     ):
         client.messages.create(**ask())
 
 
 @pytest.mark.parametrize("offset", [0, 1, 100, 400])
-def test_whole_answer_that_breaks_is_incomplete_for_http(
+def test_whole_answer_that_breaks_is_an_error_and_nothing_of_it_is_seen(
     gateway: Gateway, sandbox: Sandbox, offset: int
 ) -> None:
     sandbox.script.add("*", {"cut_at_byte": offset})
     answer = exchange(gateway.port, request(ask(), key=gateway.key))
+    assert_envelope(answer, 503, "api_error")
+
+
+def test_answer_too_long_to_be_held_that_breaks_is_incomplete_for_http(
+    gateway: Gateway, sandbox: Sandbox
+) -> None:
+    offset = 36 * 1024**2
+    sandbox.script.add("*", {"text": " " * (offset + 1024**2), "cut_at_byte": offset})
+    answer = exchange(gateway.port, request(ask(), key=gateway.key))
+    assert answer.status == 200
     assert not answer.is_whole
     assert len(answer.body) <= offset
 
@@ -179,9 +209,8 @@ def test_whole_answer_that_breaks_is_incomplete_for_http(
     "step", [{"cut_at_byte": "before_head"}, {"reset": "before_head"}]
 )
 def test_upstream_that_breaks_off_before_its_answer_gives_503(
-    ana: httpx.Client, sandbox: Sandbox, step: dict[str, Any]
+    gateway: Gateway, sandbox: Sandbox, step: dict[str, Any]
 ) -> None:
     sandbox.script.add("*", step)
-    answer = ana.post("/v1/messages", json=ask())
-    assert answer.status_code == 503
-    assert answer.json()["error"]["type"] == "api_error"
+    answer = exchange(gateway.port, request(ask(), key=gateway.key))
+    assert_envelope(answer, 503, "api_error")

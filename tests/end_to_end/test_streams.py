@@ -61,14 +61,6 @@ def test_sdk_reads_a_stream_that_arrives_byte_by_byte(
             assert events.get_final_message().to_dict() == whole.to_dict()
 
 
-def test_head_is_out_before_the_first_event_is_in(
-    wire: Wire, gateway: Gateway, sandbox: Sandbox
-) -> None:
-    sandbox.script.add("*", {"first_frame_delay_ms": LONG_MS})
-    wire.send(stream(gateway))
-    assert b"event:" not in wire.receive_until(b"\r\n\r\n")
-
-
 def test_first_event_is_out_before_the_second_is_in(
     wire: Wire, gateway: Gateway, sandbox: Sandbox
 ) -> None:

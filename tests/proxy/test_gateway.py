@@ -1,16 +1,18 @@
 import asyncio
 import contextlib
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from django.db import connection
 
 from accounts.models import Account
+from accounts.status import AccountStatus
 from claudeproxy import db
 from proxy import gateway
 from proxy.catalogue import Catalogue
 from proxy.gateway import Gateway
+from proxy.outcomes import Blame, Effect, Judgement, Step
 from proxy.refresher import Refresher
 from proxy.snapshot import Contents, Snapshot
 from proxy.upstream import Upstream
@@ -27,7 +29,16 @@ async def it():
 
 
 def choose(it, conversation=None):
-    return it.choose(conversation, NOW, model=None, already_tried=())
+    """Choose, and use the turn."""
+    decision = it.choose(conversation, NOW, model=None, already_tried=())
+    it.take_turn(decision)
+    return decision
+
+
+async def test_a_turn_is_used_only_when_the_account_is_asked(it):
+    chosen = [it.choose(None, NOW, model=None, already_tried=()) for _ in range(3)]
+
+    assert [decision.account.id for decision in chosen] == [1, 1, 1]
 
 
 async def test_requests_take_turns(it):
@@ -177,3 +188,105 @@ async def test_a_worker_stops_well_without_a_database():
         await db.run(lambda: rename("away", "accounts_account"))
 
     assert await last_use() is None
+
+
+# --- what accounts bear
+
+
+ACCOUNT = Judgement(Blame.ACCOUNT, "why", step=Step.HOP)
+UNTIL = timedelta(hours=1)
+
+
+def charge(it, account, judgement, **effect):
+    until = datetime.now(UTC) + UNTIL
+    judgement = replace(judgement, until=until, **effect)
+    it.charge(account, judgement, "claude-opus-5-5", False)
+    return until
+
+
+def who_serves(it, model=None):
+    now = datetime.now(UTC)
+    accounts = it.snapshot.contents.accounts
+    return [a.id for a in accounts if it.benches.why_not(a, model, now) is None]
+
+
+async def stored_status():
+    account = await db.run(Account.objects.get)
+    return account.status
+
+
+@pytest.fixture
+async def stored(it):
+    """The gateway, and its only account as it is in the database."""
+    account = await db.run(make_account)
+    await it.snapshot.refresh()
+    return it, it.snapshot.find(account.pk)
+
+
+@pytest.mark.django_db(transaction=True)
+async def test_a_limit_counts_at_once_and_is_written_down(stored):
+    it, account = stored
+    until = charge(it, account, ACCOUNT, effect=Effect.LIMIT)
+
+    exclusion = it.benches.why_not(account, None, datetime.now(UTC))
+    assert exclusion.until == until
+    await it.settle()
+    assert it.snapshot.find(account.id).rate_limited_until == until
+    assert await stored_status() == AccountStatus.RATE_LIMITED
+
+
+@pytest.mark.django_db(transaction=True)
+async def test_a_refusal_counts_at_once_and_is_written_down(stored):
+    it, account = stored
+    charge(it, account, ACCOUNT, effect=Effect.REFUSE)
+
+    assert who_serves(it) == []
+    await it.settle()
+    assert await stored_status() == AccountStatus.INVALID
+
+
+@pytest.mark.parametrize(
+    ("effect", "for_opus", "for_haiku"),
+    [
+        (Effect.COOL, [2, 3], [2, 3]),
+        (Effect.COOL_MODELS, [2, 3], [1, 2, 3]),
+        (Effect.LACK_MODEL, [2, 3], [1, 2, 3]),
+        (Effect.NOTHING, [1, 2, 3], [1, 2, 3]),
+        (Effect.TROUBLE, [1, 2, 3], [1, 2, 3]),
+    ],
+)
+async def test_short_matters_stay_in_memory(it, effect, for_opus, for_haiku):
+    charge(it, pooled(1), ACCOUNT, effect=effect, models="opus")
+
+    assert who_serves(it, "claude-opus-5-5") == for_opus
+    assert who_serves(it, "claude-haiku-5-5") == for_haiku
+    await it.settle()
+
+
+async def test_trouble_in_a_row_sets_an_account_aside_while_others_serve(it):
+    it.benches.succeed(2, datetime.now(UTC))
+    for _ in range(3):
+        it.charge(
+            pooled(1), Judgement(Blame.UPSTREAM, "500", Effect.TROUBLE), None, False
+        )
+
+    assert who_serves(it) == [2, 3]
+
+
+@pytest.mark.parametrize("blame", [Blame.REQUEST, Blame.MODEL])
+async def test_what_is_not_the_accounts_clears_it(it, blame):
+    it.benches.succeed(2, datetime.now(UTC))
+    trouble = Judgement(Blame.NETWORK, "network", Effect.TROUBLE)
+    for _ in range(2):
+        it.charge(pooled(1), trouble, None, False)
+    it.charge(pooled(1), Judgement(blame, "why"), None, False)
+    it.charge(pooled(1), trouble, None, False)
+
+    assert who_serves(it) == [1, 2, 3]
+
+
+@pytest.mark.django_db(transaction=True)
+async def test_a_worker_follows_the_operators_settings(settings):
+    settings.RETRY_MAX_ATTEMPTS = 2
+    async with gateway.running() as opened:
+        assert opened.policy.max_attempts == 2

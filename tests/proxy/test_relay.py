@@ -7,6 +7,7 @@ from proxy import relay
 from proxy.errors import UpstreamError
 from proxy.gateway import OpenRequest
 from proxy.record import End, RequestRecord
+from proxy.sse import FrameReader
 from proxy.upstream import UpstreamReply
 
 PING = b'event: ping\ndata: {"type": "ping"}\n\n'
@@ -39,7 +40,9 @@ def record() -> RequestRecord:
 async def relayed(record: RequestRecord, *pieces: bytes | Exception) -> list[bytes]:
     task = asyncio.current_task()
     assert task is not None
-    events = relay.events(reply_of(*pieces), record, OpenRequest(task))
+    events = relay.events(
+        *(b"", reply_of(*pieces).chunks(), FrameReader(), record, OpenRequest(task))
+    )
     return [piece async for piece in events]
 
 
@@ -77,7 +80,37 @@ async def test_a_broken_stream_ends_with_one_error_event(record, last, end):
 
 
 async def test_a_broken_body_that_is_no_stream_raises(record):
+    rest = reply_of(b"{", httpx.ReadError("reset")).chunks()
     with pytest.raises(UpstreamError):
-        async for _ in relay.body(reply_of(b"{", httpx.ReadError("reset")), record):
+        async for _ in relay.body(b"", rest, record):
             pass
+    assert record.end is End.UPSTREAM_ERROR
+
+
+async def test_a_body_that_was_read_is_followed_by_its_rest(record):
+    rest = reply_of(b"b", b"c").chunks()
+    assert [piece async for piece in relay.body(b"a", rest, record)] == [
+        *(b"a", b"b", b"c")
+    ]
+    assert record.end is End.COMPLETE
+
+
+async def test_what_was_held_back_of_a_stream_comes_first(record):
+    frames = FrameReader()
+    held = frames.feed(PING + STOP[:10])
+    task = asyncio.current_task()
+    assert task is not None
+    rest = reply_of(STOP[10:]).chunks()
+    events = relay.events(held, rest, frames, record, OpenRequest(task))
+    assert [piece async for piece in events] == [PING, STOP]
+    assert record.end is End.COMPLETE
+
+
+async def test_an_error_that_was_held_back_gets_no_second_one(record):
+    frames = FrameReader()
+    held = frames.feed(PING + ERROR)
+    task = asyncio.current_task()
+    assert task is not None
+    events = relay.events(held, reply_of().chunks(), frames, record, OpenRequest(task))
+    assert [piece async for piece in events] == [PING + ERROR]
     assert record.end is End.UPSTREAM_ERROR

@@ -153,9 +153,9 @@ def test_a_decision_says_what_spoke_against_each_account():
 
     assert decision.account.name == "good"
     assert decision.excluded == (
-        Exclusion("off", "inactive"),
-        Exclusion("spent", "rate limited until 2026-03-01 12:00:01 UTC"),
-        Exclusion("broken", "invalid"),
+        Exclusion("off", "inactive", is_in_use=False),
+        Exclusion("spent", "rate limited", NOW + SECOND),
+        Exclusion("broken", "invalid", is_in_use=False),
         Exclusion("tried", "already tried for this request"),
     )
 
@@ -173,7 +173,9 @@ def test_an_account_known_to_lack_the_model_is_left_out():
     decision = decide(pool, model="haiku")
 
     assert decision.account.id == 2
-    assert decision.excluded == (Exclusion("account-1", "without this model"),)
+    assert decision.excluded == (
+        Exclusion("account-1", "without this model", is_in_use=False),
+    )
     assert [chosen_id(pool, model="haiku", cursor=c) for c in range(4)] == [2, 2, 3, 2]
 
 
