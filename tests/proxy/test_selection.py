@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from accounts.status import AccountKind, AccountStatus
 from proxy import selection
-from proxy.selection import Exclusion, Tier, choose
+from proxy.errors import Exclusion
+from proxy.selection import Tier, choose
 from tests.factories import NOW, pooled
 
 SECOND = timedelta(seconds=1)
