@@ -5,7 +5,6 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from django.contrib import admin, messages
-from django.contrib.admin import helpers
 from django.core.exceptions import PermissionDenied
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
@@ -32,6 +31,7 @@ from accounts.forms import AddAccountForm, RenameAccountForm
 from accounts.models import Account
 from accounts.status import ALLOWED_MOVES, AccountKind, AccountStatus
 from accounts.tokens import Outcome
+from claudeproxy import add_page
 from claudeproxy.errors import ClaudeProxyError
 
 Verb = Callable[..., bool]
@@ -355,23 +355,14 @@ class AccountAdmin(admin.ModelAdmin[Account]):
                 if form.cleaned_data["check_first"]:
                     self.message_user(request, views.models_in_words(account))
                 return self.response_add(request, account)
-        context = {
-            **self.admin_site.each_context(request),
-            "title": "Add account",
-            "adminform": helpers.AdminForm(
-                form,  # type: ignore[arg-type]  # it lays out any form
-                [(None, {"fields": list(form.fields)})],
-                {},
-                model_admin=self,
-            ),
-            "errors": form.errors,
-            "media": self.media,
-            "inline_admin_formsets": [],
-            "show_save_and_add_another": False,
-            "show_save_and_continue": False,
-            **(extra_context or {}),
-        }
-        return self.render_change_form(request, context, add=True, form_url=form_url)
+        return add_page.render(
+            self,
+            request,
+            form,
+            title="Add account",
+            form_url=form_url,
+            extra_context=extra_context,
+        )
 
     def change_view(
         self,

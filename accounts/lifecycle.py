@@ -51,6 +51,8 @@ def limit(
 
 def recover(account: Account, *, actor: str, now: datetime) -> bool:
     """Write down that the account's rate limit has ended."""
+    if account.status != AccountStatus.RATE_LIMITED:
+        raise IllegalMoveError(account.name, account.status, AccountStatus.ACTIVE)
     return _move(
         account,
         AccountStatus.ACTIVE,

@@ -3,10 +3,12 @@
 A provider that rotates refresh tokens takes the second use of one for theft and ends
 the sign-in. So, whatever dies or hangs:
 
-1. A refresh holds a lease in the account's row; everybody else waits for its result.
+1. A refresh holds a lease in the account's row; everybody else waits for its result,
+   or goes on with the old token if that lives and the result takes long.
 2. Under the lease the row is read again: perhaps it has been done.
-3. That a refresh token is about to be sent is committed before it is sent. A process
-   that finds such a mark without an outcome never sends that token again.
+3. That a refresh token is about to be sent is committed, by who still has the lease,
+   before it is sent. A process that finds such a mark without an outcome never sends
+   that token again.
 4. The new pair is committed before anybody uses it.
 5. An answer without a new refresh token keeps the old one.
 6. A refused refresh token is never sent again, which its digest makes sure of.

@@ -53,19 +53,21 @@ ANSWER = _compact(
         "usage": _USAGE | {"output_tokens": 16},
     }
 )
+_MODEL_IDS = (MODEL_JSON, MODEL_STREAM, MODEL_PACED)
 MODELS = _compact(
     {
         "data": [
             {
                 "type": "model",
-                "id": "claude-sonnet-4-5",
-                "display_name": "Claude Sonnet 4.5",
-                "created_at": "2025-09-29T00:00:00Z",
+                "id": model_id,
+                "display_name": model_id,
+                "created_at": "2026-11-25T00:00:00Z",
             }
+            for model_id in _MODEL_IDS
         ],
         "has_more": False,
-        "first_id": "claude-sonnet-4-5",
-        "last_id": "claude-sonnet-4-5",
+        "first_id": _MODEL_IDS[0],
+        "last_id": _MODEL_IDS[-1],
     }
 )
 NOT_FOUND = _compact(

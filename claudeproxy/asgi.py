@@ -8,7 +8,6 @@ import asyncio
 import contextlib
 import os
 import signal
-import warnings
 from types import FrameType
 from typing import Any
 
@@ -17,21 +16,12 @@ import django
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "claudeproxy.settings")
 django.setup(set_prefix=False)
 
-from django.core.handlers.asgi import ASGIHandler  # noqa: E402
 
+from claudeproxy import pages  # noqa: E402
 from proxy import gateway  # noqa: E402
 from proxy.gateway import Gateway  # noqa: E402
 from proxy.handler import GatewayHandler  # noqa: E402
 
-# The largest form is far below; files are not taken at all.
-_PAGE_BODY_LIMIT_BYTES = 4 * 1024**2
-
-# WhiteNoise hands over a file to be read at once, which is what it means to do.
-warnings.filterwarnings(
-    "ignore", message="StreamingHttpResponse must consume synchronous iterators"
-)
-
-_pages = ASGIHandler()
 _api = GatewayHandler()
 
 
@@ -42,38 +32,7 @@ async def application(scope: Any, receive: Any, send: Any) -> None:
     elif scope["type"] == "http" and _is_api(scope):
         await _api(scope, receive, send)
     else:
-        await _page(scope, receive, send)
-
-
-async def _page(scope: Any, receive: Any, send: Any) -> None:
-    """Serve a page or the REST API, whose bodies are small.
-
-    Django takes a body in before anything of ours sees it, and without a limit.
-    """
-    size = 0
-
-    async def receive_counted() -> Any:
-        nonlocal size
-        message = await receive()
-        size += len(message.get("body", b""))
-        # To Django, a caller whose body is too large has left.
-        return (
-            message if size <= _PAGE_BODY_LIMIT_BYTES else {"type": "http.disconnect"}
-        )
-
-    await _pages(scope, receive_counted, send)
-    if size > _PAGE_BODY_LIMIT_BYTES:
-        await send(
-            {
-                "type": "http.response.start",
-                "status": 413,
-                "headers": [
-                    (b"content-type", b"text/plain"),
-                    (b"connection", b"close"),
-                ],
-            }
-        )
-        await send({"type": "http.response.body", "body": b"The body is too large.\n"})
+        await pages.serve(scope, receive, send)
 
 
 def _is_api(scope: Any) -> bool:

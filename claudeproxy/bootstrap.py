@@ -9,11 +9,18 @@ from dataclasses import dataclass
 
 from django.contrib.auth.models import User
 from django.core.management import call_command
-from django.db import DEFAULT_DB_ALIAS, IntegrityError, connections, transaction
+from django.db import (
+    DEFAULT_DB_ALIAS,
+    IntegrityError,
+    OperationalError,
+    connections,
+    transaction,
+)
 from django.db import Error as DatabaseError
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.migrations.exceptions import InconsistentMigrationHistory
 from django.db.migrations.executor import MigrationExecutor
+from django_q.models import Schedule
 
 from claudeproxy import schedules
 from claudeproxy.conf import conf
@@ -62,12 +69,27 @@ def prepare() -> FirstAdmin | None:
         ) from error
 
 
+def require_prepared() -> None:
+    """Make sure that another process has done what `prepare` does.
+
+    Errors: OperationalError, or what else the database says.
+    """
+    if _is_behind():
+        raise OperationalError("it is not migrated to this version")
+    with transaction.atomic():  # takes the lock for writing, where there may be one
+        Schedule.objects.select_for_update().first()
+
+
 def _migrate() -> None:
-    executor = MigrationExecutor(connections[DEFAULT_DB_ALIAS])
     # The command also goes through all permissions and content types, which takes
     # longer than the rest of a start does; so it runs when there is something to do.
-    if executor.migration_plan(executor.loader.graph.leaf_nodes()):
+    if _is_behind():
         call_command("migrate", interactive=False, verbosity=0)
+
+
+def _is_behind() -> bool:
+    executor = MigrationExecutor(connections[DEFAULT_DB_ALIAS])
+    return bool(executor.migration_plan(executor.loader.graph.leaf_nodes()))
 
 
 def make_first_admin() -> FirstAdmin | None:

@@ -1,10 +1,12 @@
 """System checks: a wrong setting is named, with the remedy, before anything starts.
 
-E001 a variable that cannot be read · E002 the upstream's address · E003 an encryption
-key · E005 the encryption keys do not open what is stored · W001 credentials would
-travel unencrypted · W002 `/v1` twice
+E001 a variable, or `.env`, that cannot be read · E002 the upstream's address · E003 an
+encryption key · E005 the encryption keys do not open what is stored · E006 an address
+of the provider · W001, W004 credentials would travel unencrypted · W002 `/v1` twice ·
+W003 others may look into DATA_DIR
 """
 
+import stat
 from collections.abc import Iterable, Sequence
 from typing import Any
 from urllib.parse import urlsplit
@@ -18,10 +20,12 @@ from django.db import connections
 from django.db.models import Model
 
 from claudeproxy.conf import conf
+from claudeproxy.environment import Problem
 from claudeproxy.errors import ClaudeProxyError
 
 _LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 _MOST_NAMES = 10
+_OTHERS = stat.S_IRWXG | stat.S_IRWXO
 # A sign-in that was begun lives for minutes; one that is lost is begun again.
 _SHORT_LIVED = {"accounts.pendingauthorization"}
 
@@ -32,11 +36,32 @@ def check_environment(**_: Any) -> Iterable[CheckMessage]:
     return [
         Error(
             f"{problem.variable}: {problem.message}.",
-            hint=f"Correct {problem.variable} in the environment or in .env; "
-            "see .env.example.",
+            hint=f"Correct {_place_of(problem)}; see .env.example.",
             id="claudeproxy.E001",
         )
         for problem in settings.ENVIRONMENT_PROBLEMS
+    ]
+
+
+def _place_of(problem: Problem) -> str:
+    if problem.variable == ".env":
+        return ".env, beside manage.py"
+    return f"{problem.variable} in the environment or in .env"
+
+
+@register
+def check_data_dir(**_: Any) -> Iterable[CheckMessage]:
+    """What the gateway writes is its owner's alone, also where it was there before."""
+    mode = conf.data_dir.stat().st_mode
+    if not mode & _OTHERS:
+        return []
+    return [
+        Warning(
+            f"DATA_DIR: others than its owner may use {conf.data_dir} "
+            f"(mode {stat.S_IMODE(mode):04o}), which holds keys and the database.",
+            hint=f"chmod 700 {conf.data_dir}",
+            id="claudeproxy.W003",
+        )
     ]
 
 
@@ -45,18 +70,12 @@ def check_upstream(**_: Any) -> Iterable[CheckMessage]:
     """The upstream is an http(s) address and nothing more."""
     hint = "Set UPSTREAM_BASE_URL to something like https://api.anthropic.com"
     text = conf.upstream_base_url
-    try:
-        url = urlsplit(text)
-        host, _port = url.hostname, url.port
-    except ValueError:
-        return [_upstream_error("is not a valid address", hint)]
-    if not text.isprintable() or " " in text or "\\" in text:
-        return [_upstream_error("has blanks or others in it", hint)]
-    if url.scheme not in {"http", "https"} or not host:
-        return [_upstream_error("must begin with https:// or http:// and a host", hint)]
+    if wrong := _what_is_wrong(text):
+        return [_upstream_error(wrong, hint)]
+    url = urlsplit(text)
     if "?" in text or "#" in text or "@" in url.netloc:
         return [_upstream_error("may not hold a user, a query or a fragment", hint)]
-    if url.scheme == "http" and host not in _LOOPBACK:
+    if _is_open(text):
         return [
             Warning(
                 "UPSTREAM_BASE_URL uses http://: account credentials would travel "
@@ -79,6 +98,55 @@ def check_upstream(**_: Any) -> Iterable[CheckMessage]:
 
 def _upstream_error(what: str, hint: str) -> Error:
     return Error(f"UPSTREAM_BASE_URL {what}.", hint=hint, id="claudeproxy.E002")
+
+
+@register
+def check_provider(**_: Any) -> Iterable[CheckMessage]:
+    """The provider's addresses, and the way back from it, are http(s) addresses."""
+    values = {
+        "OAUTH_AUTHORIZE_URL": conf.oauth_authorize_url,
+        "OAUTH_TOKEN_URL": conf.oauth_token_url,
+        "OAUTH_REDIRECT_URI": conf.oauth_redirect_uri,
+    }
+    for name, text in values.items():
+        if not text:
+            continue  # whoever needs it says so
+        wrong = _what_is_wrong(text)
+        if not wrong and ("#" in text or "@" in urlsplit(text).netloc):
+            wrong = "may not hold a user or a fragment"  # RFC 6749 sections 3.1 and 3.2
+        if wrong:
+            yield Error(
+                f"{name} {wrong}.",
+                hint=f"Set {name} to the whole address, such as https://host/path, or "
+                "leave it empty. docs/accounts.md says where it comes from.",
+                id="claudeproxy.E006",
+            )
+        elif name == "OAUTH_TOKEN_URL" and _is_open(text):
+            yield Warning(
+                f"{name} uses http://: refresh tokens would travel unencrypted.",
+                hint=f"Set {name} to an address that begins with https://",
+                id="claudeproxy.W004",
+            )
+
+
+def _what_is_wrong(text: str) -> str:
+    """Say why *text* is no http(s) address; empty if it is one."""
+    try:
+        url = urlsplit(text)
+        host, _port = url.hostname, url.port
+    except ValueError:
+        return "is not a valid address"
+    if not text.isprintable() or " " in text or "\\" in text:
+        return "has blanks or others in it"
+    if url.scheme not in {"http", "https"} or not host:
+        return "must begin with https:// or http:// and a host"
+    return ""
+
+
+def _is_open(text: str) -> bool:
+    """Would others see what is sent to this address?"""
+    url = urlsplit(text)
+    return url.scheme == "http" and url.hostname not in _LOOPBACK
 
 
 @register

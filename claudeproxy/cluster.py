@@ -24,7 +24,7 @@ _STOP_MARGIN_SECONDS = 5
 
 
 def run() -> int:
-    """Run the cluster until SIGTERM or SIGINT; return the exit code."""
+    """Run the cluster until a signal to stop; return the exit code."""
     process.tie_descendants()
     with process.forkable_database():
         _enqueue_first_jobs()
@@ -43,8 +43,11 @@ def _enqueue_first_jobs() -> None:
 
 def _run(cluster: Cluster) -> int:
     # While it starts, a signal simply ends this process, and with it the others.
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in process.STOP_SIGNALS:
         signal.signal(number, signal.SIG_DFL)
+    # But for one that a closing terminal sends to the whole group: blocked in all that
+    # are forked from here on, it waits until this process takes it.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     try:
         cluster.start()
     except RuntimeError as error:

@@ -15,12 +15,19 @@ from django.db import (
     ProgrammingError,
 )
 
+from claudeproxy import process
+
 # No table or column, no server, no right to write. The others are faults of the code.
 _NOT_READY = (InterfaceError, InternalError, OperationalError, ProgrammingError)
 
 
 class DatabaseCommand(BaseCommand):
     """A command that says what to do if the database is not ready for it."""
+
+    def run_from_argv(self, argv: list[str]) -> None:
+        # One connection is enough; a pool would try for ten seconds, and log each time.
+        with process.forkable_database():
+            super().run_from_argv(argv)
 
     def execute(self, *args: Any, **options: Any) -> str | None:
         try:

@@ -20,7 +20,7 @@ from typing import Any
 
 import httpx
 
-from claudeproxy import terminal
+from claudeproxy import process, terminal
 from claudeproxy.sandbox.server import SandboxServer
 
 ACCOUNTS = ("ada", "grace", "edsger")
@@ -70,8 +70,9 @@ class Running:
 
 def run(base_dir: Path, data_dir: Path, *, port: int, oneshot: bool, say: Say) -> None:
     """Play the demo; without *oneshot*, stay up until interrupted."""
-    # A supervisor's SIGTERM should end the demo as Ctrl-C does.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # A supervisor's SIGTERM and a terminal that closes end the demo as Ctrl-C does.
+    for number in process.STOP_SIGNALS:
+        signal.signal(number, signal.default_int_handler)
     shutil.rmtree(data_dir, ignore_errors=True)
     data_dir.mkdir(mode=0o700, parents=True)
     with contextlib.suppress(KeyboardInterrupt), SandboxServer() as sandbox:

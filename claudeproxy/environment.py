@@ -5,6 +5,8 @@ system check `claudeproxy.E001` reports every mistake at once. `NAME_FILE` may n
 file that holds the value. Only `settings.py` reads the environment, through this.
 """
 
+import io
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -17,10 +19,16 @@ from claudeproxy import durations
 
 T = TypeVar("T")
 
+# What `.env` may hold: nothing, a comment, or NAME=value.
+_BLANK = re.compile(r"\s*(?:#.*)?")
+_ASSIGNMENT = re.compile(r"(?:export )?[A-Za-z_0-9]+=[^\0]*")
+# Beyond any use, and what clocks and timeouts everywhere can still count.
+_LONGEST = "366d"
+
 
 @dataclass(frozen=True)
 class Problem:
-    """A variable that cannot be used as it is set."""
+    """A variable that cannot be used as it is set, or the file that sets some."""
 
     variable: str
     message: str
@@ -36,8 +44,30 @@ class Environment:
 
     def load_file(self, path: Path) -> None:
         """Take variables from an `.env` file; those already set win."""
-        if path.is_file():
-            self.env.read_env(path)
+        try:
+            lines = path.read_text("utf-8-sig").splitlines()
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            self._note_file(path, f"it cannot be read ({error.strerror})")
+            return
+        except UnicodeDecodeError:
+            self._note_file(path, "it cannot be read (it is no text in UTF-8)")
+            return
+        wrong = []
+        for number, line in enumerate(lines, start=1):
+            if not (_BLANK.fullmatch(line) or _ASSIGNMENT.fullmatch(line)):
+                wrong.append(number)
+        if wrong:
+            # The numbers only: a line may hold a secret, or the end of one.
+            numbers = ", ".join(map(str, wrong))
+            self._note_file(path, f"not of the form NAME=value: line {numbers}")
+        # The parser would log the other lines as they are.
+        right = filter(_ASSIGNMENT.fullmatch, lines)
+        self.env.read_env(io.StringIO("\n".join(right)))
+
+    def _note_file(self, path: Path, message: str) -> None:
+        self.problems.append(Problem(path.name, message))
 
     def read(self, name: str, parse: Callable[[str], T], default: T) -> T:
         """Return the variable parsed, or *default* if it is unset, empty or wrong."""
@@ -110,6 +140,8 @@ def _parse_duration(raw: str, low: str) -> timedelta:
     span = durations.parse(raw)
     if span < durations.parse(low):
         raise ValueError(f"{raw!r} is too short; use {low} or more")
+    if span > durations.parse(_LONGEST):
+        raise ValueError(f"{raw!r} is too long; use {_LONGEST} or less")
     return span
 
 
@@ -126,6 +158,13 @@ def _parse_database(raw: str) -> dict[str, Any]:
     if scheme not in {"sqlite", "postgres", "postgresql"}:
         raise ValueError(
             "use sqlite:////path/to/file or postgres://user:password@host:5432/name"
+        )
+    # In memory every process would have its own, and by a relative path one for each
+    # directory that a process was started in.
+    if scheme == "sqlite" and not raw.startswith("sqlite:////"):
+        raise ValueError(
+            "SQLite needs the absolute path of a file, which makes four slashes: "
+            "sqlite:////path/to/file"
         )
     try:
         return dict(environ.Env.db_url_config(raw))

@@ -90,6 +90,10 @@ def _standard_library(
                 ],
             }
         },
+        "filters": {
+            "without_traceback": {"()": lambda: _without_traceback},
+            "is_no_broken_answer": {"()": lambda: _is_no_broken_answer},
+        },
         "handlers": {
             "stderr": {"class": "logging.StreamHandler", "formatter": "structlog"}
         },
@@ -97,9 +101,26 @@ def _standard_library(
         "loggers": {
             # One line for each request is written by the gateway itself.
             "django-q": {"level": "WARNING"},  # several lines a minute when idle
+            "django.security.DisallowedHost": {"filters": ["without_traceback"]},
             "httpcore": {"level": "WARNING"},  # it would show headers
             "httpx": {"level": "WARNING"},
             "httpx2": {"level": "WARNING"},  # the official SDK, in the demo
-            "uvicorn.error": {"level": "WARNING"},
+            "uvicorn.error": {
+                "level": "WARNING",
+                "filters": ["is_no_broken_answer"],
+            },
         },
     }
+
+
+def _without_traceback(record: logging.LogRecord) -> bool:
+    # Any stranger can cause it, as often as they like, and it is no fault of ours.
+    record.levelno, record.levelname = logging.WARNING, "WARNING"
+    record.exc_info = record.exc_text = None
+    return True
+
+
+def _is_no_broken_answer(record: logging.LogRecord) -> bool:
+    # An answer that breaks off upstream is left incomplete on purpose, so that it never
+    # looks whole to the caller. The line of the request says so: `end`.
+    return record.msg != "ASGI callable returned without completing response."

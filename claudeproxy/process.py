@@ -20,8 +20,13 @@ from django.db import connections
 
 _log = structlog.get_logger(__name__)
 
+# What asks the gateway to end. A terminal that closes sends SIGHUP; who started it with
+# nohup, which has that ignored, wants it to stay.
+STOP_SIGNALS = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP}) - (
+    {signal.SIGHUP} if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN else set()
+)
 # What the processes of the gateway handle or wait for.
-SIGNALS = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGCHLD})
+SIGNALS = STOP_SIGNALS | {signal.SIGCHLD}
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_NAME = 15

@@ -4,8 +4,24 @@ import base64
 import contextlib
 import os
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+
+
+@contextlib.contextmanager
+def usable(variable: str, path: Path) -> Iterator[None]:
+    """End the process with one line if the directory *path* cannot be used.
+
+    Without a traceback: whoever set *variable* has something to mend, not to debug.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise SystemExit(
+            f"{variable}: {path} cannot be used ({error.strerror}: {error.filename}). "
+            f"Set {variable} to a directory that this user may make and write, or give "
+            "it to this user: chown and chmod 700."
+        ) from None
 
 
 def ensure_directory(path: Path) -> None:
@@ -33,7 +49,8 @@ def read_or_create(path: Path, make: Callable[[], str]) -> str:
                 os.link(draft, path)
         finally:
             draft.unlink()
-    return path.read_text().strip()
+    # What is no text is no secret either, and is told of by whoever uses it.
+    return path.read_text(encoding="utf-8", errors="replace").strip()
 
 
 def new_fernet_key() -> str:

@@ -34,7 +34,8 @@ DATA_DIR = environment.read(
 )
 # Whatever this process writes (database, journals, secrets) is its owner's alone.
 os.umask(0o077)
-secretfiles.ensure_directory(DATA_DIR)
+with secretfiles.usable("DATA_DIR", DATA_DIR):
+    secretfiles.ensure_directory(DATA_DIR)
 
 # --- apps and middleware --------------------------------------------------------------
 
@@ -133,16 +134,18 @@ DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 # --- security -------------------------------------------------------------------------
 
-SECRET_KEY = environment.text("SECRET_KEY") or secretfiles.read_or_create(
-    DATA_DIR / "secret_key", lambda: secrets.token_urlsafe(50)
-)
+SECRET_KEY = environment.text("SECRET_KEY")
 ENCRYPTION_KEYS = environment.items("ENCRYPTION_KEYS", [])
 # Where the keys are kept if none are given: one on a line, the first encrypts.
 ENCRYPTION_KEY_FILE = None if ENCRYPTION_KEYS else DATA_DIR / "encryption_key"
-if ENCRYPTION_KEY_FILE:
-    ENCRYPTION_KEYS = secretfiles.read_or_create(
-        ENCRYPTION_KEY_FILE, secretfiles.new_fernet_key
-    ).split()
+with secretfiles.usable("DATA_DIR", DATA_DIR):
+    SECRET_KEY = SECRET_KEY or secretfiles.read_or_create(
+        DATA_DIR / "secret_key", lambda: secrets.token_urlsafe(50)
+    )
+    if ENCRYPTION_KEY_FILE:
+        ENCRYPTION_KEYS = secretfiles.read_or_create(
+            ENCRYPTION_KEY_FILE, secretfiles.new_fernet_key
+        ).split()
 ALLOWED_HOSTS = environment.items("ALLOWED_HOSTS", ["localhost", "127.0.0.1", "[::1]"])
 
 # On when people reach the admin through TLS that a proxy in front takes care of.

@@ -84,10 +84,10 @@ class Supervisor:
         self._is_watching = any(role.is_watched for role in roles)
 
     def run(self) -> None:
-        """Supervise until SIGTERM or SIGINT, then until the last child is gone."""
+        """Supervise until a signal to stop, then until the last child is gone."""
         wait = _listen_for_signals()
         received: set[int] = set()
-        while not received & {signal.SIGTERM, signal.SIGINT}:
+        while not received & process.STOP_SIGNALS:
             self._start_due(time.monotonic())
             if self._is_watching:
                 self._watchdog.watch(time.monotonic())

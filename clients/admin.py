@@ -5,7 +5,6 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from django.contrib import admin, messages
-from django.contrib.admin import helpers
 from django.core.exceptions import PermissionDenied
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
@@ -13,7 +12,7 @@ from django.template.loader import render_to_string
 from django.template.response import TemplateResponse
 from django.utils import timezone
 
-from claudeproxy import durations
+from claudeproxy import add_page, durations
 from clients import issuing
 from clients.forms import AddClientKeyForm, RenameClientKeyForm
 from clients.issuing import IssuedKey
@@ -125,23 +124,14 @@ class ClientKeyAdmin(_ClientKeyModelAdmin):
             if issued is not None:
                 self.log_addition(request, issued.row, [{"added": {}}])
                 return self._show_once(request, issued)
-        context = {
-            **self.admin_site.each_context(request),
-            "title": "Create client key",
-            "adminform": helpers.AdminForm(
-                form,  # type: ignore[arg-type]  # it lays out any form
-                [(None, {"fields": list(form.fields)})],
-                {},
-                model_admin=self,
-            ),
-            "errors": form.errors,
-            "media": self.media,
-            "inline_admin_formsets": [],
-            "show_save_and_add_another": False,
-            "show_save_and_continue": False,
-            **(extra_context or {}),
-        }
-        return self.render_change_form(request, context, add=True, form_url=form_url)
+        return add_page.render(
+            self,
+            request,
+            form,
+            title="Create client key",
+            form_url=form_url,
+            extra_context=extra_context,
+        )
 
     def change_view(
         self,

@@ -18,19 +18,13 @@ from django.core.handlers.asgi import ASGIHandler, ASGIRequest
 from django.http.response import HttpResponse, HttpResponseBase, StreamingHttpResponse
 from django.utils.module_loading import import_string
 
-from proxy import errors
+from proxy import protocol
 from proxy.errors import CallerGoneError, DrainingError, Stage, UpstreamError
 from proxy.gateway import Gateway, OpenRequest
-from proxy.headers import Headers, first
-from proxy.middleware import error_response
+from proxy.headers import Headers
+from proxy.middleware import error_response, failure_response
 from proxy.record import End, RequestRecord
-
-# After a refusal a caller may still be sending. It is listened to for this long and
-# this much, or it would see a reset instead of the answer (RFC 9112 §9.6).
-_LINGER_SECONDS = 10
-_LINGER_BYTES = 64 * 1024**2
-# An unread body up to this size is left to the server, which reads it and goes on.
-_SMALL_BODY_BYTES = 1024**2
+from proxy.request_body import RequestBody
 
 
 class GatewayRequest(ASGIRequest):
@@ -40,10 +34,11 @@ class GatewayRequest(ASGIRequest):
         super().__init__(scope, io.BytesIO())
         self._receive = receive
         self._watcher: asyncio.Task[None] | None = None
+        self.incoming = RequestBody(scope["headers"], receive)
         self.urlconf = settings.GATEWAY_URLCONF
         self.open_request = open_
-        self.is_body_complete = False
         self.is_caller_gone = False
+        self.is_answer_begun = False
         self.is_answered = False
         self.resources = contextlib.AsyncExitStack()
         self.record = RequestRecord(
@@ -59,49 +54,16 @@ class GatewayRequest(ASGIRequest):
         """Headers as they arrived: names in lower case, duplicates kept."""
         return cast(Headers, self.scope["headers"])
 
-    @property
-    def declared_body_bytes(self) -> int | None:
-        value = first(self.raw_headers, b"content-length")
-        return int(value) if value is not None and value.isdigit() else None
-
     async def read_body(self, limit_bytes: int, timeout_seconds: float) -> bytes:
         """Take the body in, then watch for the caller to leave.
 
-        Errors: RequestRefusedError (413) once it is clear that the body is too large,
-        before any more of it is kept; 408 if it does not arrive in time;
-        CallerGoneError if the caller leaves first.
+        Errors: as of `RequestBody.take`.
         """
-        if (self.declared_body_bytes or 0) > limit_bytes:
-            raise errors.body_too_large(limit_bytes)
-        try:
-            async with asyncio.timeout(timeout_seconds):
-                body = await self._gather_body(limit_bytes)
-        except TimeoutError:
-            raise errors.body_too_slow() from None
+        body = await self.incoming.take(limit_bytes, timeout_seconds)
         self.record.request_bytes = len(body)
         self._watcher = asyncio.create_task(self._watch_caller())
         self.resources.callback(self._watcher.cancel)
         return body
-
-    async def _gather_body(self, limit_bytes: int) -> bytes:
-        pieces: list[bytes] = []
-        size = 0
-        while not self.is_body_complete:
-            piece = await self.receive_piece()
-            size += len(piece)
-            if size > limit_bytes:
-                raise errors.body_too_large(limit_bytes)
-            pieces.append(piece)
-        return b"".join(pieces)
-
-    async def receive_piece(self) -> bytes:
-        """Return the next piece of the body as the server hands it over."""
-        message = await self._receive()
-        if message["type"] == "http.disconnect":
-            self.is_caller_gone = True
-            raise CallerGoneError
-        self.is_body_complete = not message.get("more_body", False)
-        return cast(bytes, message.get("body", b""))
 
     async def _watch_caller(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":
@@ -129,10 +91,21 @@ class GatewayHandler(ASGIHandler):
         with gateway.tracked() as open_request:
             request = GatewayRequest(scope, receive, open_request)
             try:
-                async with request.resources:
-                    await self._serve(request, send)
+                await self._serve_and_clean_up(request, send)
             finally:
+                request.record.end = request.record.end or End.FAILED
                 request.record.write()
+
+    async def _serve_and_clean_up(self, request: GatewayRequest, send: Any) -> None:
+        try:
+            async with request.resources:
+                await self._serve(request, send)
+        except Exception:  # noqa: BLE001  # the outer edge, and it is logged
+            response = failure_response(request)
+            if not request.is_answer_begun:
+                request.record.status = response.status_code
+                await self._send(request, response, send)
+            # Else it is left without its last message: the server drops the connection.
 
     async def _serve(self, request: GatewayRequest, send: Any) -> None:
         record = request.record
@@ -151,10 +124,10 @@ class GatewayHandler(ASGIHandler):
             # By whom? Only our own two cancellations end here.
             if request.is_caller_gone:
                 record.end, record.status = End.CLIENT_GONE, 499
-            elif request.open_request.is_cut:
-                record.end = End.DRAINED
             else:
-                raise
+                record.end = End.DRAINED
+                if not request.open_request.is_cut:
+                    raise  # the server's, which waits for the drain no longer
             request.open_request.task.uncancel()
         except CallerGoneError:
             record.end, record.status = End.CLIENT_GONE, 499
@@ -168,19 +141,23 @@ class GatewayHandler(ASGIHandler):
     ) -> None:
         record = request.record
         record.status = record.status or response.status_code
-        is_lingering = _must_linger(request, response)
+        is_refused = response.status_code >= HTTPStatus.BAD_REQUEST
+        is_lingering = is_refused and request.incoming.must_be_awaited
         if is_lingering:
             response.headers["connection"] = "close"
         if not response.streaming:
             response.headers["content-length"] = str(len(_content(response)))
+        headers = [
+            (name.encode("ascii"), value.encode("latin-1"))
+            for name, value in response.items()
+        ]
+        protocol.require_sendable(headers)
+        request.is_answer_begun = True
         await send(
             {
                 "type": "http.response.start",
                 "status": response.status_code,
-                "headers": [
-                    (name.encode("ascii"), value.encode("latin-1"))
-                    for name, value in response.items()
-                ],
+                "headers": headers,
             }
         )
         if isinstance(response, StreamingHttpResponse):
@@ -198,7 +175,7 @@ class GatewayHandler(ASGIHandler):
         request.is_answered = not is_lingering
         await send(_body(content, more=is_lingering))
         if is_lingering:
-            await _linger(request)
+            await request.incoming.linger()
             request.is_answered = True
             await send(_body(b"", more=False))
 
@@ -209,21 +186,3 @@ def _content(response: HttpResponseBase) -> bytes:
 
 def _body(piece: bytes, *, more: bool) -> dict[str, Any]:
     return {"type": "http.response.body", "body": piece, "more_body": more}
-
-
-def _must_linger(request: GatewayRequest, response: HttpResponseBase) -> bool:
-    """Is an unread body on its way that the server should not just read to its end?"""
-    if request.is_body_complete or response.status_code < HTTPStatus.BAD_REQUEST:
-        return False
-    declared = request.declared_body_bytes
-    if declared is None:
-        return first(request.raw_headers, b"transfer-encoding") is not None
-    return declared > _SMALL_BODY_BYTES
-
-
-async def _linger(request: GatewayRequest) -> None:
-    seen = 0
-    with contextlib.suppress(TimeoutError, CallerGoneError):
-        async with asyncio.timeout(_LINGER_SECONDS):
-            while not request.is_body_complete and seen < _LINGER_BYTES:
-                seen += len(await request.receive_piece())

@@ -29,19 +29,24 @@ def error_envelope(get_response: GetResponse) -> GetResponse:
         except ClaudeProxyError as error:
             response = error_response(request, error)
         except Exception:  # noqa: BLE001  # the outer edge: the caller gets an answer
-            _log.exception("request_failed", request_id=request.record.request_id)
-            request.record.end = End.FAILED
-            response = error_response(
-                request,
-                ClaudeProxyError(
-                    "The gateway failed on this request. Its operator finds the cause "
-                    "in the log, under this request id."
-                ),
-            )
+            response = failure_response(request)
         response.headers["request-id"] = request.record.request_id
         return response
 
     return middleware
+
+
+def failure_response(request: Any) -> HttpResponse:
+    """Log the exception at hand as a fault of the gateway, and answer with it."""
+    _log.exception("request_failed", request_id=request.record.request_id)
+    request.record.end = End.FAILED
+    return error_response(
+        request,
+        ClaudeProxyError(
+            "The gateway failed on this request. Its operator finds the cause "
+            "in the log, under this request id."
+        ),
+    )
 
 
 def error_response(request: Any, error: ClaudeProxyError) -> HttpResponse:

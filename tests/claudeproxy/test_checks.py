@@ -22,6 +22,14 @@ def test_every_mistake_of_the_environment_is_reported_with_its_remedy(settings):
     assert "DEBUG" in str(found[1].hint)
 
 
+def test_a_mistake_in_the_env_file_is_reported_with_its_place(settings):
+    settings.ENVIRONMENT_PROBLEMS = [Problem(".env", "not NAME=value: line 3")]
+    (error,) = checks.check_environment()
+
+    assert error.msg == ".env: not NAME=value: line 3."
+    assert error.hint == "Correct .env, beside manage.py; see .env.example."
+
+
 def test_a_sound_environment_says_nothing(settings):
     settings.ENVIRONMENT_PROBLEMS = []
 
@@ -117,6 +125,8 @@ def test_the_checks_are_registered():
     ours = {
         checks.check_environment,
         checks.check_upstream,
+        checks.check_data_dir,
+        checks.check_provider,
         checks.check_encryption_keys,
     }
 
@@ -128,3 +138,70 @@ def test_an_upstream_that_ends_with_the_api_version_is_warned_of(settings):
     (warning,) = checks.check_upstream()
 
     assert warning.id == "claudeproxy.W002"
+
+
+@pytest.mark.parametrize("mode", [0o755, 0o710, 0o701, 0o770, 0o702])
+def test_a_data_directory_that_others_may_use_is_warned_of(settings, tmp_path, mode):
+    settings.DATA_DIR = tmp_path
+    tmp_path.chmod(mode)
+    (warning,) = checks.check_data_dir()
+
+    assert warning.id == "claudeproxy.W003"
+    assert isinstance(warning, django_checks.Warning)
+    assert f"mode {mode:04o}" in warning.msg
+    assert warning.hint == f"chmod 700 {tmp_path}"
+
+
+@pytest.mark.parametrize("mode", [0o700, 0o1700])
+def test_a_data_directory_of_its_own_says_nothing(settings, tmp_path, mode):
+    settings.DATA_DIR = tmp_path
+    tmp_path.chmod(mode)
+
+    assert list(checks.check_data_dir()) == []
+
+
+PROVIDER = ("OAUTH_AUTHORIZE_URL", "OAUTH_TOKEN_URL", "OAUTH_REDIRECT_URI")
+
+
+@pytest.mark.parametrize("name", PROVIDER)
+@pytest.mark.parametrize(
+    "url", ["", "https://claude.example/path?a=b", "http://localhost:4000/callback"]
+)
+def test_a_sound_address_of_the_provider_says_nothing(settings, name, url):
+    setattr(settings, name, url)
+
+    assert list(checks.check_provider()) == []
+
+
+@pytest.mark.parametrize("name", PROVIDER)
+@pytest.mark.parametrize(
+    "url",
+    [
+        "s3cret",
+        "javascript:s3cret()",
+        "ftp://host/s3cret",
+        "https:///s3cret",
+        "https://host:s3cret",
+        "https://s3cret@host/",
+        "https://host/#s3cret",
+        "https://host/s3 cret",
+    ],
+)
+def test_a_wrong_address_of_the_provider_is_reported_by_its_name(settings, name, url):
+    setattr(settings, name, url)
+    (error,) = checks.check_provider()
+
+    assert error.id == "claudeproxy.E006"
+    assert error.msg.startswith(f"{name} ")
+    assert f"Set {name} to" in str(error.hint)
+    assert "s3cret" not in f"{error.msg} {error.hint}"
+
+
+def test_tokens_without_tls_are_a_warning(settings):
+    for name in PROVIDER:
+        setattr(settings, name, "http://claude.example/path")
+    (warning,) = checks.check_provider()
+
+    assert warning.id == "claudeproxy.W004"
+    assert isinstance(warning, django_checks.Warning)
+    assert "OAUTH_TOKEN_URL" in warning.msg

@@ -52,6 +52,12 @@ def test_a_flag_is_read(environment, monkeypatch, raw, expected):
             timedelta(minutes=5),
             "use 1ms or more",
         ),
+        (
+            lambda e: e.duration("T", "5m"),
+            "999999d",
+            timedelta(minutes=5),
+            "use 366d or less",
+        ),
         (lambda e: e.choice("T", "a", ("a", "b")), "c", "a", "use one of a, b"),
         (lambda e: e.choice("T", "a", ("a", "b")), "A", "a", "use one of a, b"),
     ],
@@ -77,6 +83,7 @@ def test_a_wrong_value_is_noted_and_the_default_stands_in(
         (lambda e: e.items("T", ["x"]), "", ["x"]),
         (lambda e: e.number("T", 4, low=0, high=9), "0", 0),
         (lambda e: e.duration("T", "5m", low="0s"), "0s", timedelta()),
+        (lambda e: e.duration("T", "5m"), "366d", timedelta(days=366)),
         (lambda e: e.choice("T", "a", ("a", "b")), "b", "b"),
     ],
 )
@@ -149,6 +156,55 @@ def test_no_env_file_is_no_fault(environment, tmp_path):
     assert environment.problems == []
 
 
+def test_blanks_comments_and_a_byte_order_mark_are_no_fault(
+    environment, monkeypatch, tmp_path
+):
+    for name in ("T_FIRST", "T_SECOND"):
+        monkeypatch.setenv(name, "")  # restored after the test
+        monkeypatch.delenv(name)
+    path = tmp_path / ".env"
+    text = "T_FIRST=1\r\n  \r\n  # more\r\nexport T_SECOND='2'\r\n"
+    path.write_bytes(b"\xef\xbb\xbf" + text.encode())
+    environment.load_file(path)
+
+    assert environment.problems == []
+    assert environment.text("T_FIRST") == "1"
+    assert environment.text("T_SECOND") == "2"
+
+
+def test_a_line_that_is_no_assignment_is_told_by_its_number_alone(
+    environment, monkeypatch, tmp_path, caplog, capfd
+):
+    monkeypatch.setenv("T_RIGHT", "")
+    monkeypatch.delenv("T_RIGHT")
+    path = tmp_path / ".env"
+    path.write_text("T_KEY = s3cret\nT_RIGHT=1\ns3cret\nT_NUL=s3cret\0\n")
+    with caplog.at_level("DEBUG"):
+        environment.load_file(path)
+
+    problem = only_problem(environment)
+    assert problem == Problem(".env", "not of the form NAME=value: line 1, 3, 4")
+    assert environment.text("T_RIGHT") == "1"
+    assert "s3cret" not in caplog.text + "".join(capfd.readouterr())
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (lambda path: path.write_bytes(b"T_KEY=\xff\xfe"), "no text in UTF-8"),
+        (lambda path: path.mkdir(), "Is a directory"),
+        (lambda path: path.symlink_to(path), "Too many levels"),
+    ],
+    ids=["not UTF-8", "directory", "link to itself"],
+)
+def test_an_env_file_that_cannot_be_read_is_noted(environment, tmp_path, make, reason):
+    make(tmp_path / ".env")
+    environment.load_file(tmp_path / ".env")
+
+    assert only_problem(environment).variable == ".env"
+    assert reason in only_problem(environment).message
+
+
 @pytest.mark.parametrize(
     ("raw", "engine", "name"),
     [
@@ -189,6 +245,28 @@ def test_a_wrong_database_is_noted_without_its_password(environment, monkeypatch
     assert database["NAME"] == "/x"
     assert only_problem(environment).variable == "T_DB"
     assert "s3cret" not in only_problem(environment).message
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        "sqlite://",
+        "sqlite:///",
+        "sqlite://:memory:",
+        "sqlite:///:memory:",
+        "sqlite:///relative.db",
+        "sqlite://host/relative.db",
+        "sqlite:///file:x?mode=memory",
+    ],
+)
+def test_a_database_that_processes_would_not_share_is_noted(
+    environment, monkeypatch, raw
+):
+    monkeypatch.setenv("T_DB", raw)
+    database = environment.database("T_DB", "sqlite:////x")
+
+    assert database["NAME"] == "/x"
+    assert "four slashes: sqlite:////" in only_problem(environment).message
 
 
 def test_a_problem_is_a_plain_value():

@@ -48,7 +48,10 @@ def test_sigterm_to_the_main_process_ends_it_gracefully(data):
         assert "jobs_stopping" in service.log
 
 
-def test_sigterm_lets_a_running_job_end(data):
+@pytest.mark.parametrize("is_hangup", [False, True], ids=["SIGTERM", "terminal closed"])
+def test_a_signal_to_stop_lets_a_running_job_end(data, is_hangup):
+    for trace in ("began", "go"):
+        (data / trace).unlink(missing_ok=True)
     queue = (
         "import sys, django; django.setup()\n"
         "from django_q.tasks import async_task\n"
@@ -59,14 +62,17 @@ def test_sigterm_lets_a_running_job_end(data):
     with running_jobs(data) as (service, cluster):
         eventually((data / "began").exists)
         before = service.successes_since(0)
-        cluster.main.terminate()
+        if is_hangup:  # reaches all that the terminal runs
+            os.killpg(cluster.main.pid, signal.SIGHUP)
+        else:
+            cluster.main.terminate()
         eventually(lambda: "jobs_stopping" in service.log)
         (data / "go").touch()
         assert service.wait() == 0
         assert service.successes_since(0) > before
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_to_the_whole_group_ends_it(data, number):
     with running_jobs(data) as (service, cluster):
         os.killpg(cluster.main.pid, number)

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import structlog
+from django.test import Client
 
 from claudeproxy import logs
 from claudeproxy.crypto import Secret
@@ -172,3 +173,27 @@ def test_noisy_libraries_are_heard_from_warnings_on(name):
         logging.getLogger(name).warning("worth it")
 
     assert [line["event"] for line in read(stream)] == ["worth it"]
+
+
+def test_a_wrong_host_is_refused_with_one_line_and_no_traceback():
+    with written() as stream:
+        answer = Client(headers={"host": "stranger.example"}).get("/admin/login/")
+    (line,) = read(stream)
+
+    assert answer.status_code == 400
+    assert line["level"] == "warning"
+    assert line["logger"] == "django.security.DisallowedHost"
+    assert "stranger.example" in line["event"]
+    assert "exception" not in line
+    assert "Traceback" not in stream.getvalue()
+
+
+def test_an_answer_left_incomplete_on_purpose_is_no_line_of_the_server():
+    with written() as stream:
+        server = logging.getLogger("uvicorn.error")
+        server.error("ASGI callable returned without completing response.")
+        server.error("ASGI callable returned without starting response.")
+
+    assert [line["event"] for line in read(stream)] == [
+        "ASGI callable returned without starting response."
+    ]

@@ -765,7 +765,7 @@ def test_tables_of_an_older_version_are_not_checked_yet(tmp_path):
 
 @pytest.mark.processes
 @pytest.mark.parametrize(
-    "command", [["serve"], ["migrate"], ["check", "--database", "default"]]
+    "command", [["serve"], ["jobs"], ["migrate"], ["check", "--database", "default"]]
 )
 def test_nothing_starts_with_a_wrong_key(stored, command):
     before = (stored / "claudeproxy.sqlite3").read_bytes()
@@ -807,6 +807,6 @@ def test_a_rotation_needs_tables(tmp_path):
     done = manage(tmp_path, "rotate_encryption_key", "--new-key")
 
     assert done.returncode == 1
-    assert "Is it up, and migrated?" in done.stderr
+    assert "manage.py migrate" in done.stderr
     assert len(keys_in(tmp_path / "encryption_key")) == 1
     assert "Traceback" not in done.stderr

@@ -51,7 +51,8 @@ def test_the_real_gateway_answers(data):
         assert service.child("gateway-jobs") is None
 
 
-def test_sigterm_lets_open_answers_end_and_leaves_nothing(data):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_to_stop_lets_open_answers_end_and_leaves_nothing(data, number):
     with serve(data, "--workers", "2") as service:
         service.cluster()
         port, everything = service.port, service.descendants()
@@ -59,13 +60,31 @@ def test_sigterm_lets_open_answers_end_and_leaves_nothing(data):
             slow.request("GET", "/slow")
             answer = slow.getresponse()
             first = answer.read(1)
-            service.process.send_signal(signal.SIGTERM)
+            service.process.send_signal(number)
             eventually(lambda: is_refused(port))
             (data / "go").touch()
             pid = (first + answer.read()).decode()
         assert pid[: len(pid) // 2] == pid[len(pid) // 2 :]
         assert service.wait() == 0
         assert are_gone(everything)
+
+
+def test_who_started_it_with_nohup_may_close_the_terminal(data):
+    nohup = (
+        "import os, signal, sys\n"
+        "signal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
+        "os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
+    )
+    with started(["-c", nohup, *MANAGE, "serve", "--web-only"], data) as service:
+        service.get("/health")
+        worker = service.child("gateway-web-1")
+        assert worker is not None
+        service.process.send_signal(signal.SIGHUP)
+        worker.kill()
+        # Only a supervisor that goes on has a successor started.
+        successor = eventually(lambda: service.child("gateway-web-1"))
+        assert successor.pid != worker.pid
+        assert "stopping" not in service.log
 
 
 def test_a_second_ctrl_c_does_not_wait_for_anybody(data):

@@ -52,9 +52,9 @@ def mode(path):
     return stat.S_IMODE(path.stat().st_mode)
 
 
-def check(data_dir, **variables):
+def manage(data_dir, command, **variables):
     return subprocess.run(
-        [sys.executable, "manage.py", "check"],
+        [sys.executable, "manage.py", command],
         cwd=ROOT,
         env=environment(data_dir, **variables),
         capture_output=True,
@@ -136,7 +136,7 @@ WRONG = {
     "PORT": "65536",
     "WEB_WORKERS": "0",
     "REQUEST_TIMEOUT": "5",
-    "DRAIN_TIMEOUT": "soon",
+    "DRAIN_TIMEOUT": "999999d",
     "ROUTING_STRATEGY": "random",
     "LOG_LEVEL": "loud",
     "LOG_FORMAT": "xml",
@@ -147,7 +147,7 @@ WRONG = {
 @pytest.fixture(scope="module")
 def report(tmp_path_factory):
     """What `manage.py check` says when everything is wrong at once."""
-    done = check(tmp_path_factory.mktemp("wrong"), **WRONG)
+    done = manage(tmp_path_factory.mktemp("wrong"), "check", **WRONG)
     assert done.returncode == 1
     return done.stdout + done.stderr
 
@@ -171,12 +171,58 @@ def test_nothing_else_is_reported(report):
 
 
 def test_a_wrong_encryption_key_and_upstream_are_reported(tmp_path):
-    done = check(tmp_path, ENCRYPTION_KEYS="s3cret", UPSTREAM_BASE_URL="claude")
+    given = {"ENCRYPTION_KEYS": "s3cret", "UPSTREAM_BASE_URL": "claude"}
+    done = manage(tmp_path, "check", **given)
 
     assert done.returncode == 1
     assert "(claudeproxy.E002) UPSTREAM_BASE_URL must begin" in done.stderr
     assert "(claudeproxy.E003) ENCRYPTION_KEYS: key 1" in done.stderr
     assert "s3cret" not in done.stderr
+
+
+def a_file(path):
+    path.touch()
+    return path
+
+
+def below_a_file(path):
+    return a_file(path) / "data"
+
+
+def with_a_secret_that_cannot_be_read(path):
+    (path / "secret_key").mkdir(parents=True)
+    return path
+
+
+@pytest.mark.parametrize("command", ["check", "serve", "migrate", "create_client_key"])
+@pytest.mark.parametrize(
+    "make",
+    [
+        a_file,
+        below_a_file,
+        with_a_secret_that_cannot_be_read,
+        lambda _: Path("/proc/claudeproxy"),
+    ],
+    ids=["file", "below a file", "secret is a directory", "cannot be made"],
+)
+def test_a_data_directory_that_cannot_be_used_is_one_line(tmp_path, make, command):
+    data_dir = make(tmp_path / "x")
+    done = manage(data_dir, command)
+
+    assert done.returncode == 1
+    assert done.stdout == ""
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"DATA_DIR: {data_dir} cannot be used (")
+    assert "Set DATA_DIR to a directory" in line
+
+
+def test_a_key_file_that_is_no_text_is_reported(tmp_path):
+    (tmp_path / "encryption_key").write_bytes(b"\xff\xfe\x00")
+    done = manage(tmp_path, "check")
+
+    assert done.returncode == 1
+    assert "(claudeproxy.E003)" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 # --- what holds whatever is set

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import pytest
 
 from claudeproxy.sandbox.state import Sandbox
+from tests.end_to_end.checks import assert_envelope
 from tests.end_to_end.gateway import Gateway
 from tests.end_to_end.waiting import until
 from tests.end_to_end.wire import (
@@ -14,6 +15,7 @@ from tests.end_to_end.wire import (
     ask,
     chunked,
     exchange,
+    frames,
     head,
     parse,
     request,
@@ -135,7 +137,51 @@ def test_endless_head_is_refused(gateway: Gateway, endless: bytes) -> None:
             wire.send(b"POST /v1/messages HTTP/1.1\r\nhost: localhost\r\nx-long: ")
             wire.send(endless)
         data = wire.rest()
-    assert not data or parse(data).status == 431
+    assert_envelope(parse(data), 431, "invalid_request_error")
+
+
+def test_what_is_no_request_is_answered_in_the_apis_envelope(gateway: Gateway) -> None:
+    with Wire(gateway.port) as wire:
+        wire.send(b"GARBAGE\r\n\r\n")
+        # More than both sockets hold: none of it may turn the answer into a reset.
+        wire.send(b"x" * 16 * MEBIBYTE)
+        answer = parse(wire.rest())
+    assert_envelope(answer, 400, "invalid_request_error")
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ["transfer-encoding: gzip, chunked"],
+        ["transfer-encoding: gzip", "transfer-encoding: chunked"],
+    ],
+    ids=["one line", "two lines"],
+)
+def test_body_in_a_coding_we_do_not_know_is_refused_unread(
+    gateway: Gateway, sandbox: Sandbox, lines: Sequence[str]
+) -> None:
+    first, *rest = valid_start(gateway)
+    with Wire(gateway.port) as wire:
+        wire.send("\r\n".join([first, *rest, *lines, "", ""]).encode())
+        wire.receive_until(b'"request_id"')
+        wire.send(chunked([b"x"]))
+        answer = parse(wire.rest())
+    assert_envelope(answer, 501, "invalid_request_error")
+    assert sandbox.log.after() == []
+
+
+def test_http_1_0_gets_a_stream_without_chunks(
+    gateway: Gateway, sandbox: Sandbox
+) -> None:
+    data = request(ask(stream=True), key=gateway.key)
+    with Wire(gateway.port) as wire:
+        wire.send(data.replace(b" HTTP/1.1\r\n", b" HTTP/1.0\r\n", 1))
+        top, _, body = wire.rest().partition(b"\r\n\r\n")
+    assert b"transfer-encoding" not in top
+    assert b"connection: close" in top
+    kinds = [frame.split(b"\n")[0] for frame in frames(body)]
+    assert (kinds[0], kinds[-1]) == (b"event: message_start", b"event: message_stop")
+    assert all(frame.startswith(b"event: ") for frame in frames(body))
 
 
 @pytest.mark.parametrize("protocol", ["h2c", "websocket", "TLS/1.0"])
@@ -229,3 +275,16 @@ def test_caller_who_sends_and_shuts_its_side_is_let_go(gateway: Gateway) -> None
     with Wire(gateway.port) as wire:
         wire.send(head("POST /v1/messages HTTP/1.1", [("host", "x")])[:-2])
     until(lambda: gateway.worker().num_fds() <= before)
+
+
+def test_caller_who_shuts_its_side_counts_as_gone(
+    gateway: Gateway, sandbox: Sandbox
+) -> None:
+    sandbox.script.add("*", {"hang": "before_head"})
+    with Wire(gateway.port) as wire:
+        wire.send(request(ask(), key=gateway.key))
+        sandbox.log.wait_for(lambda entries: any(entry.model for entry in entries))
+        wire.shut()
+        assert wire.rest() == b""
+    (entry,) = sandbox.log.wait_for(lambda entries: all(e.outcome for e in entries))
+    assert entry.client_gone_after_ms is not None

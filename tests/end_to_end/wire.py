@@ -159,6 +159,10 @@ class Wire:
         self.received = b"".join(pieces)
         return self.received
 
+    def shut(self) -> None:
+        """End the sending side and go on receiving."""
+        self._socket.shutdown(socket.SHUT_WR)
+
     def close(self) -> None:
         self._socket.close()
 

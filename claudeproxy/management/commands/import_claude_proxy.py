@@ -8,12 +8,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 from django.db import transaction
 from django.utils import timezone
 
 from accounts import importing as accounts_importing
 from claudeproxy import terminal
+from claudeproxy.commands import DatabaseCommand
 from claudeproxy.errors import ClaudeProxyError
 from clients import importing as keys_importing
 
@@ -54,7 +55,7 @@ _KEYS = Part("client key", keys_importing.rows, _take_key)
 _PARTS = {"accounts": _ACCOUNTS, "account": _ACCOUNTS, "tokens": _KEYS}
 
 
-class Command(BaseCommand):
+class Command(DatabaseCommand):
     help = (
         "Take over the accounts and client keys that Claude Proxy's Go version kept in "
         "JSON files. May be run again; what is here already stays as it is. Exits with "

@@ -14,7 +14,7 @@ from django.utils import timezone
 from django_q.models import Success
 
 from accounts import signin
-from claudeproxy import rotation, secretfiles, watchdog
+from claudeproxy import commands, rotation, secretfiles, watchdog
 from claudeproxy.conf import conf
 from claudeproxy.errors import ClaudeProxyError
 from claudeproxy.rotation import Column, Report
@@ -74,10 +74,8 @@ class Command(BaseCommand):
                 f"{error.filename}. They are as they were."
             ) from error
         except DatabaseError as error:
-            reason = str(error).strip().splitlines()[0]
             raise CommandError(
-                f"The database does not do its part: {reason}. Is it up, and migrated? "
-                "Nothing is lost; run the command again."
+                f"{commands.not_ready(error)} Nothing is lost; run the command again."
             ) from error
         except KeyboardInterrupt:
             raise CommandError(

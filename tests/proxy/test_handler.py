@@ -1,0 +1,138 @@
+import asyncio
+import json
+from datetime import timedelta
+
+import pytest
+from django.http import HttpResponse, StreamingHttpResponse
+from django.urls import path
+from structlog.testing import capture_logs
+
+from proxy.catalogue import Catalogue
+from proxy.gateway import Gateway
+from proxy.handler import GatewayHandler
+from proxy.record import End
+from proxy.refresher import Refresher
+from proxy.snapshot import Snapshot
+from proxy.upstream import Upstream
+
+
+async def unsendable(request):
+    response = HttpResponse(b"ok")
+    response.headers["x-odd"] = "a\x7fb"
+    return response
+
+
+async def broken(request):
+    async def pieces():
+        yield b"begun"
+        raise KeyError("sk-ant-secret")
+
+    return StreamingHttpResponse(pieces())
+
+
+async def unclean(request):
+    def fail():
+        raise KeyError("sk-ant-secret")
+
+    request.resources.callback(fail)
+    return HttpResponse(b"ok")
+
+
+async def waiting(request):
+    request.scope["state"]["is_waiting"].set()
+    await asyncio.Event().wait()
+
+
+urlpatterns = [
+    path(f"v1/{view.__name__}", view) for view in (unsendable, broken, unclean, waiting)
+]
+
+
+@pytest.fixture
+async def state(settings):
+    settings.GATEWAY_URLCONF = __name__
+    upstream = Upstream("http://127.0.0.1:9", read_timeout=timedelta(seconds=1))
+    snapshot = Snapshot()
+    gateway = Gateway(snapshot, upstream, Refresher(snapshot), Catalogue(snapshot))
+    yield {"gateway": gateway, "is_waiting": asyncio.Event()}
+    await upstream.aclose()
+
+
+async def serve(state, target):
+    """Serve a request as the server does; return what is sent."""
+    sent = []
+    scope = {
+        "type": "http",
+        "method": "GET",
+        "path": target,
+        "raw_path": target.encode(),
+        "query_string": b"",
+        "headers": [],
+        "state": state,
+    }
+
+    async def receive():
+        return {"type": "http.request"}
+
+    async def send(message):
+        sent.append(message)
+
+    await GatewayHandler()(scope, receive, send)
+    return sent
+
+
+def ends_of(lines):
+    return [
+        (line["end"], line["status"]) for line in lines if line["event"] == "request"
+    ]
+
+
+async def test_an_answer_that_cannot_be_sent_becomes_the_apis_envelope(state):
+    with capture_logs() as lines:
+        start, message = await serve(state, "/v1/unsendable")
+
+    answer = json.loads(message["body"])
+    headers = {name.lower(): value for name, value in start["headers"]}
+    assert start["status"] == 500
+    assert headers[b"content-type"] == b"application/json"
+    assert answer["error"]["type"] == "api_error"
+    assert answer["request_id"].encode() == headers[b"request-id"]
+    assert ends_of(lines) == [(End.FAILED, 500)]
+
+
+@pytest.mark.parametrize("name", ["unsendable", "broken", "unclean"])
+async def test_a_fault_is_logged_once_with_the_id_of_its_request(state, name):
+    with capture_logs() as lines:
+        await serve(state, f"/v1/{name}")
+
+    (fault,) = [line for line in lines if line["event"] == "request_failed"]
+    (line,) = [line for line in lines if line["event"] == "request"]
+    assert fault["request_id"] == line["request_id"]
+    assert line["end"] is End.FAILED
+
+
+async def test_an_answer_that_fails_on_its_way_is_left_without_its_end(state):
+    with capture_logs() as lines:
+        start, *rest = await serve(state, "/v1/broken")
+
+    assert start["status"] == 200
+    assert [(m["body"], m["more_body"]) for m in rest] == [(b"begun", True)]
+    assert ends_of(lines) == [(End.FAILED, 200)]
+
+
+async def test_an_answer_that_is_out_is_not_followed_by_another(state):
+    start, *rest = await serve(state, "/v1/unclean")
+
+    assert start["status"] == 200
+    assert [(m["body"], m["more_body"]) for m in rest] == [(b"ok", False)]
+
+
+async def test_a_request_that_the_server_ends_counts_as_drained(state):
+    with capture_logs() as lines:
+        task = asyncio.create_task(serve(state, "/v1/waiting"))
+        await state["is_waiting"].wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    assert ends_of(lines) == [(End.DRAINED, 0)]
