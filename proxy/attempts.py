@@ -252,9 +252,9 @@ class Attempts:
             self.pauses += 1
             attempt.waited = plan.wait
             await asyncio.sleep(plan.wait.total_seconds())
-            if self._decide().account is None:
-                # After a pause, whoever failed may be asked again.
-                self.tried.clear()
+        if self._decide().account is None:
+            # Whoever failed may be asked again.
+            self.tried.clear()
         return await self._choose()
 
     async def _let_go(self, failed: Failed) -> None:

@@ -120,7 +120,8 @@ STATUS_OF_TYPE = {
 _OUT_OF_CREDIT = re.compile(r"your credit balance is too low[^:]*")
 _WITHDRAWN = re.compile(
     r"(?:this |your |the )?"
-    r"(?:oauth token|access token|api key|credential|account|organization) "
+    r"(?:(?:oauth |access |oauth access )token|api key|credential|account"
+    r"|organization) "
     r"(?:has been|was|is) (?:revoked|disabled|suspended)[^:]*"
 )
 

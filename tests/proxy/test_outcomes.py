@@ -94,7 +94,7 @@ CASES: list[tuple[Any, ...]] = [
     (401, [], PAGE, KEY, REFUSE, None),
     (403, [], error("authentication_error"), OAUTH, REFUSE, None),
     (
-        *(403, [], error(message="OAuth token has been revoked. Sign in."), OAUTH),
+        *(403, [], error(message="The OAuth access token has been revoked."), OAUTH),
         *(REFUSE, None),
     ),
     (403, [], error(message="This account has been suspended."), KEY, REFUSE, None),
@@ -129,7 +129,7 @@ CASES: list[tuple[Any, ...]] = [
     (429, unified(reset="never"), error(), OAUTH, LIMIT, HOUR),
     (429, unified(reset="1e300"), error(), OAUTH, LIMIT, HOUR),
     (429, unified() + headers(retry_after="90"), error(), OAUTH, LIMIT, 90 * SECOND),
-    (429, unified(reset=in_unix(HOUR * 9999)), error(), OAUTH, LIMIT, outcomes.LONGEST),
+    (429, unified(reset=in_unix(HOUR * 999)), error(), OAUTH, LIMIT, outcomes.LONGEST),
     (429, unified(overage_status="allowed"), error(), OAUTH, COOL, outcomes.THROTTLE),
     (
         *(429, unified(overage_status="allowed_warning"), error(), OAUTH),
