@@ -227,3 +227,46 @@ async def test_what_waits_for_a_provider_holds_up_no_other_work():
 
     assert found == "at once"
     assert all(await asyncio.gather(*slow))
+
+
+# --- a token that the upstream refused
+
+
+async def replaced(it):
+    """Ask for another token than the one that is known."""
+    known: Any = it.snapshot.find(it.account_id)
+    found = await it.refresher.replace(known)
+    return found if isinstance(found, bool) else found.credential.reveal()
+
+
+@database
+async def test_a_refused_token_is_replaced_however_long_it_had_to_live(sandbox):
+    it, old = await worker(sandbox, ends_in=8000 * SECOND)
+
+    assert await replaced(it) == await stored_token() != old
+
+
+@database
+async def test_all_whose_token_was_refused_share_one_new_one(sandbox):
+    it, old = await worker(sandbox, ends_in=8000 * SECOND)
+    found = await asyncio.gather(*[replaced(it) for _ in range(20)])
+
+    assert set(found) == {await stored_token()} != {old}
+    assert provider.outcomes(sandbox) == ["issued"]
+
+
+@database
+async def test_a_grant_that_ended_brings_no_other_token(sandbox):
+    it, _ = await worker(sandbox, ends_in=8000 * SECOND)
+    sandbox.oauth.revoke("dorothy")
+
+    assert await replaced(it) is True
+
+
+@database
+@pytest.mark.parametrize("step", [{"status": 503}, {"reset": "before_head"}])
+async def test_trouble_on_the_way_to_another_token_says_nothing(sandbox, step):
+    it, _ = await worker(sandbox, ends_in=8000 * SECOND)
+    provider.script(sandbox, step)
+
+    assert await replaced(it) is False
