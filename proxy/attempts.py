@@ -218,6 +218,7 @@ class Attempts:
             account.kind,
             now=datetime.now(UTC),
             limit_default=conf.rate_limit_default,
+            has_own_limits=self.ask.endpoint.has_own_limits,
         )
 
     # --- after a failure
@@ -310,7 +311,14 @@ class Attempts:
         if failed.judgement.blame in {Blame.ACCOUNT, Blame.CREDENTIAL}:
             # Its words are about an account of ours, not about the caller.
             decision = self._decide()
-            raise self._nobody(decision) if decision.account is None else _gave_up()
+            if decision.account is not None:
+                raise _gave_up()
+            if failed.judgement.effect is Effect.NOTHING:
+                # A limit of this path only, which everybody has reached.
+                raise errors.AllLimitedError(
+                    failed.judgement.retry_after or outcomes.THROTTLE
+                )
+            raise self._nobody(decision)
         if failed.relayed is not None:
             return failed.relayed
         if failed.error is not None:

@@ -20,6 +20,8 @@ class Endpoint:
     body_limit_bytes: int
     # Does the body name a model and belong to a conversation?
     is_conversation: bool = False
+    # Is it limited apart from messages?
+    has_own_limits: bool = False
 
 
 ENDPOINTS = (
@@ -36,14 +38,22 @@ ENDPOINTS = (
         ("POST",),
         32 * _MEBIBYTE,
         is_conversation=True,
+        has_own_limits=True,
     ),
-    Endpoint("models", re.compile(rb"/v1/models"), ("GET",), _MEBIBYTE),
+    Endpoint(
+        "models",
+        re.compile(rb"/v1/models"),
+        ("GET",),
+        _MEBIBYTE,
+        has_own_limits=True,
+    ),
     Endpoint(
         "model",
         # An id is one segment that begins with a letter or digit, so never `.` or `..`.
         re.compile(rb"/v1/models/[A-Za-z0-9][A-Za-z0-9._:@-]{0,199}"),
         ("GET",),
         _MEBIBYTE,
+        has_own_limits=True,
     ),
 )
 

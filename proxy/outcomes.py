@@ -8,7 +8,7 @@ headers as clients read them.
 
 import enum
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -97,6 +97,9 @@ _SPENT_CODES = frozenset(
         "credit_balance_too_low",
     }
 )
+_RATE_LIMITED, _BURST, _THROTTLED = "rate limited", "burst", "throttled"
+# Limits of rates, which paths may have of their own; plans and money are for all.
+_OF_ONE_PATH = frozenset({_RATE_LIMITED, _BURST, _THROTTLED})
 _MODEL = re.compile(r"model\b")
 # Claims of the unified family that bind one line of models only.
 _MODEL_CLAIMS = {b"seven_day_opus": "opus", b"seven_day_sonnet": "sonnet"}
@@ -162,9 +165,17 @@ def judge_error(error: UpstreamError, *, is_stream: bool) -> Judgement:
 
 
 def judge_answer(
-    answer: Answer, kind: AccountKind, *, now: datetime, limit_default: timedelta
+    answer: Answer,
+    kind: AccountKind,
+    *,
+    now: datetime,
+    limit_default: timedelta,
+    has_own_limits: bool = False,
 ) -> Judgement:
-    """Judge an answer with a status of 400 or more."""
+    """Judge an answer with a status of 400 or more.
+
+    *has_own_limits* says that a rate limit of this path is none of messages.
+    """
     error = _read_error(answer.body)
     code, said = (error.code, error.said) if error else ("", "")
     if code == "organization_on_hold":
@@ -183,7 +194,10 @@ def judge_answer(
         case 404:
             return _judge_404(error, said, now)
         case 429:
-            return _judge_429(answer, kind, code, said, now, limit_default)
+            judgement = _judge_429(answer, kind, code, said, now, limit_default)
+            if has_own_limits and judgement.reason in _OF_ONE_PATH:
+                return replace(judgement, effect=Effect.NOTHING, until=None)
+            return judgement
         case status if status >= 500:
             reason = "overloaded" if status == 529 else f"status {status}"
             if first(answer.headers, b"x-should-retry") == b"false":
@@ -250,11 +264,11 @@ def _judge_429(
         return Judgement(Blame.REQUEST, "needs extra usage")
     if after is None and kind == AccountKind.OAUTH:
         # Without the family's headers the plan is not spent: a short throttle.
-        return _cool("throttled", now + THROTTLE)
+        return _cool(_THROTTLED, now + THROTTLE)
     if after is not None and after <= BURST:
-        return _cool("burst", now + after, after)
+        return _cool(_BURST, now + after, after)
     return Judgement(
-        *(Blame.ACCOUNT, "rate limited", Effect.LIMIT, Step.HOP),
+        *(Blame.ACCOUNT, _RATE_LIMITED, Effect.LIMIT, Step.HOP),
         until=now + (limit_default if after is None else after),
         retry_after=after,
     )
@@ -266,7 +280,7 @@ def _judge_unified(
     overage = first(headers, _UNIFIED + b"overage-status") or b""
     if overage.startswith(b"allowed"):
         # The plan is spent but paid usage goes on: this was a throttle.
-        return _cool("throttled", now + (after or THROTTLE), after)
+        return _cool(_THROTTLED, now + (after or THROTTLE), after)
     until = _unix_time(first(headers, _UNIFIED + b"reset"), now)
     until = until or now + (limit_default if after is None else after)
     claim = first(headers, _UNIFIED + b"representative-claim") or b""

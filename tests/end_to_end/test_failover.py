@@ -263,6 +263,21 @@ def test_limit_lasts_until_the_upstream_says_it_ends(
         client.messages.create(**ask())
 
 
+def test_limit_for_counting_tokens_is_none_for_messages(
+    gateway: Gateway, sandbox: Sandbox
+) -> None:
+    path = "/v1/messages/count_tokens"
+    limit = {"status": 429, "headers": {"retry-after": "40"}, "times": "forever"}
+    sandbox.script.add("*", limit | {"path": path})
+    data = request(ask(), key=gateway.key, target=path)
+    answer = exchange(gateway.port, data)
+    assert_envelope(answer, 429, "rate_limit_error")
+    assert answer.header("retry-after") == "40"
+    for _ in range(3):
+        assert_coherent(say(gateway))
+    assert states(gateway) == ACTIVE
+
+
 def test_short_limit_of_all_may_be_waited_for(
     gateway: Gateway, sandbox: Sandbox
 ) -> None:

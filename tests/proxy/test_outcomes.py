@@ -223,6 +223,24 @@ def test_a_failure_without_an_answer_is_charged_too(failure, is_stream, verdict)
     assert (judged.blame, judged.effect, judged.step) == verdict
 
 
+@pytest.mark.parametrize(
+    ("pairs", "effect"),
+    [
+        ([], Effect.NOTHING),
+        (headers(retry_after="5"), Effect.NOTHING),
+        (headers(retry_after="60"), Effect.NOTHING),
+        (unified(overage_status="allowed"), Effect.NOTHING),
+        (unified(), Effect.LIMIT),
+    ],
+)
+def test_a_rate_limit_of_another_path_is_none_of_messages(pairs, effect):
+    answer = Answer(429, pairs, error())
+    judged = judge_answer(answer, KEY, now=NOW, limit_default=HOUR, has_own_limits=True)
+
+    assert (judged.blame, judged.step) == (Blame.ACCOUNT, Step.HOP)
+    assert judged.effect is effect
+
+
 def test_a_limit_of_one_line_of_models_says_which():
     answer = Answer(429, unified(representative_claim="seven_day_opus"), error())
 
