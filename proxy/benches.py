@@ -58,8 +58,13 @@ class Deadlines(Generic[K]):
     def __len__(self) -> int:
         return len(self._until)
 
-    def set(self, key: K, until: datetime) -> None:
+    def set(self, key: K, until: datetime) -> bool:
+        """True unless it is so until later already."""
+        known = self._until.get(key)
+        if known is not None and known > until:
+            return False
         self._until[key] = until
+        return True
 
     def pending(self, key: K, now: datetime) -> datetime | None:
         """Return the deadline if it is still to come."""
@@ -117,8 +122,8 @@ class Benches:
         expected_at: datetime | None = None,
     ) -> None:
         """Set the account aside; *expected_at* is what callers are told."""
-        self._cool.set(account_id, until)
-        self._why[account_id] = Bench(reason, expected_at)
+        if self._cool.set(account_id, until):
+            self._why[account_id] = Bench(reason, expected_at)
 
     def cool_models(self, account_id: int, models: str, until: datetime) -> None:
         """Set the account aside for models whose id holds *models*."""

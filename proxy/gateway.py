@@ -169,7 +169,8 @@ class Gateway:
 
     async def settle(self) -> None:
         """Wait for what is being written."""
-        await asyncio.gather(*self._writing)
+        if self._writing:
+            await asyncio.wait(self._writing)
 
     @contextlib.contextmanager
     def tracked(self) -> Iterator[OpenRequest]:

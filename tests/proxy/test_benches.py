@@ -50,6 +50,13 @@ def test_callers_are_told_when_the_account_is_really_back(it):
     assert it.why_not(ADA, None, NOW).until == NOW + 60 * SECOND
 
 
+def test_a_shorter_cooldown_does_not_end_a_longer_one(it):
+    it.cool(ADA.id, NOW + 5 * SECOND, "credential refused")
+    it.cool(ADA.id, NOW + SECOND, RATE_LIMITED, NOW + SECOND)
+
+    assert why(it, after=2 * SECOND) == "credential refused"
+
+
 def test_an_account_that_was_refused_is_nobody_to_wait_for(it):
     it.cool(ADA.id, NOW + SECOND, "credential refused")
 
