@@ -286,18 +286,15 @@ VALUES = (
     | st.sampled_from([b"rejected", b"allowed", b"false", b"seven_day_opus"])
 )
 ANY_HEADERS = st.lists(st.tuples(st.sampled_from(NAMES), VALUES), max_size=6)
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.text(max_size=10),
-    lambda inner: (
-        st.lists(inner, max_size=3)
-        | st.dictionaries(
-            st.sampled_from(["error", "type", "message", "details", "error_code"]),
-            inner,
-            max_size=4,
-        )
-    ),
-    max_leaves=12,
-)
+FIELDS = st.sampled_from(["error", "type", "message", "details", "error_code"])
+SCALARS = st.none() | st.booleans() | st.integers() | st.text(max_size=10)
+
+
+def objects(values):
+    return SCALARS | st.lists(SCALARS, max_size=3) | st.dictionaries(FIELDS, values)
+
+
+JSON = objects(objects(objects(SCALARS)))
 ANY_BODY = st.binary(max_size=60) | JSON.map(lambda it: json.dumps(it).encode())
 
 
