@@ -29,7 +29,8 @@ class Command(BaseCommand):
             server.run(host, port)
         except NotLoopbackError as error:
             raise CommandError(str(error)) from None
-        except OSError as error:
+        except (OSError, OverflowError) as error:
+            reason = getattr(error, "strerror", None) or str(error)
             raise CommandError(
-                f"--port: {port} cannot be used ({error.strerror}); choose another."
+                f"--port: {port} cannot be used ({reason}); choose another."
             ) from None
