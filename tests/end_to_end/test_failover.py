@@ -316,6 +316,27 @@ def assert_envelope_of_upstream(answer: Answer, status: int, kind: str) -> None:
     assert answer.json()["error"]["type"] == kind
 
 
+def test_last_account_that_fails_too_is_told_cleanly_and_comes_back_by_itself(
+    gateway: Gateway, sandbox: Sandbox
+) -> None:
+    limit = {"status": 429, "headers": {"retry-after": "600"}, "times": "forever"}
+    sandbox.script.add("ada", limit)
+    sandbox.script.add("grace", {"status": 500, "times": "forever"})
+    for _ in range(8):
+        assert_coherent(say(gateway))
+    sandbox.script.add("edsger", {"reset": "before_head", "times": "forever"})
+    for _ in range(10):
+        answer = say(gateway)
+        assert answer.is_whole
+        assert answer.status in {500, 503}
+        assert answer.json()["error"]["type"] == "api_error"
+    sandbox.script.clear("grace")
+    sandbox.script.clear("edsger")
+    for _ in range(8):
+        assert_coherent(say(gateway))
+    assert states(gateway) == ACTIVE | {"ada": "rate_limited"}
+
+
 @pytest.mark.parametrize(
     "step",
     [
