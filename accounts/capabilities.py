@@ -11,7 +11,7 @@ from typing import Any
 
 import httpx
 
-from accounts import probe
+from accounts import foreign, probe
 from accounts.models import Account
 from accounts.status import AccountKind
 from claudeproxy.conf import conf
@@ -19,6 +19,7 @@ from claudeproxy.conf import conf
 _TIMEOUT = httpx.Timeout(20, connect=10)
 _PAGE_SIZE = 1000
 _MOST_PAGES = 20
+_UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
 _FIRST_VERSION = re.compile(r"[a-z]-\d$")
 _DATE = re.compile(r"-20\d{6}$")
 
@@ -26,12 +27,12 @@ _DATE = re.compile(r"-20\d{6}$")
 def parse_model(model: Mapping[str, Any]) -> dict[str, Any] | None:
     """Keep of a model what routing and the admin use; None if it has no id."""
     model_id = model.get("id")
-    if not isinstance(model_id, str) or not model_id:
+    if not foreign.is_word(model_id):
         return None
     return {
         "id": model_id,
-        "name": _text(model.get("display_name")) or model_id,
-        "lifecycle": _text(model.get("lifecycle")),
+        "name": foreign.clean(model.get("display_name")) or model_id,
+        "lifecycle": foreign.clean(model.get("lifecycle")),
         "max_input_tokens": _count(model.get("max_input_tokens")),
         "max_tokens": _count(model.get("max_tokens")),
         "features": sorted(_features(model.get("capabilities"))),
@@ -77,7 +78,7 @@ def fetch(account: Account) -> list[dict[str, Any]] | None:
                 if not page.get("has_more"):
                     return models or None
                 params["after_id"] = page["last_id"]
-    except (httpx.HTTPError, ValueError, KeyError, TypeError, AttributeError):
+    except (httpx.HTTPError, *_UNREADABLE):
         return None
     return None
 
@@ -101,16 +102,12 @@ def _features(capabilities: Any) -> Iterable[str]:
     if not isinstance(capabilities, dict):
         return
     for name, value in capabilities.items():
-        if not isinstance(value, dict):
+        if not isinstance(value, dict) or not foreign.is_word(name):
             continue
         if value.get("supported") is True:
             yield name
         for inner in _features(value):
             yield f"{name}.{inner}"
-
-
-def _text(value: Any) -> str:
-    return value[:200] if isinstance(value, str) else ""
 
 
 def _count(value: Any) -> int | None:

@@ -9,6 +9,7 @@ from django.utils.html import format_html
 
 from accounts import cells
 from accounts.models import AccountEvent
+from claudeproxy.list_page import ListAdmin
 
 
 class NewStatusFilter(admin.ChoicesFieldListFilter):
@@ -24,7 +25,7 @@ class WhenFilter(admin.DateFieldListFilter):
 
 
 @admin.register(AccountEvent)
-class AccountEventAdmin(admin.ModelAdmin[AccountEvent]):
+class AccountEventAdmin(ListAdmin[AccountEvent]):
     list_display = ("when", "account_link", "previous", "badge", "reason", "actor")
     list_display_links = None
     list_filter = (

@@ -53,6 +53,8 @@ class Account(models.Model):
     last_refresh_error = models.CharField(max_length=300, blank=True, default="")
     refresh_failures = models.PositiveIntegerField(default=0)
     refresh_retry_at = models.DateTimeField(null=True, blank=True)
+    # The last refresh token may be used up: nobody knows whether it was taken.
+    is_refresh_doubtful = models.BooleanField(default=False)
     refresh_lease = models.CharField(max_length=16, blank=True, default="")
     refresh_lease_until = models.DateTimeField(null=True, blank=True)
     sent_refresh_digest = models.CharField(max_length=64, blank=True, default="")

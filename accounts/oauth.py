@@ -5,16 +5,16 @@ httpx's exceptions end here. Sources: RFC 6749 (sections 4.1, 5, 6), RFC 7636.
 """
 
 import json
-import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from time import monotonic
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 import httpx
 
-from accounts import pkce
+from accounts import foreign, pkce
 from accounts.errors import (
     NoTokenReplyError,
     OAuthNotConfiguredError,
@@ -25,16 +25,16 @@ from claudeproxy.conf import conf
 from claudeproxy.crypto import Secret
 
 # All parts together stay below the lease of a refresh, and below a job's time.
-_TIMEOUT = httpx.Timeout(30, connect=5, write=5)
+_TIMEOUT = httpx.Timeout(15, connect=5, write=5)
+_READ_SECONDS = 10.0
+_ANSWER_BYTES = 1024**2
 # Used when the provider does not say how long a token lives.
 _DEFAULT_LIFE = timedelta(hours=1)
-_MESSAGE_LENGTH = 200
 # The grant itself is no good: only a person who signs in again can help.
 _PERMANENT_ERRORS = frozenset({"invalid_grant", "organization_on_hold"})
 # Said by a proxy in between that had sent the request on and got no answer to it.
 _PERHAPS_PROCESSED = frozenset({502, 504, 520, 524})
 _SECRET_NAMES = ("code", "code_verifier", "refresh_token", "state")
-_TOKEN = re.compile(r"\bsk-[\w-]{8,}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,26 +131,27 @@ def parse_token_reply(
     fields = _json_object(body)
     if status == httpx.codes.OK:
         access_token = fields.get("access_token")
-        if not isinstance(access_token, str) or not access_token:
+        refresh_token = fields.get("refresh_token")
+        if not isinstance(refresh_token, str) or not refresh_token:
+            refresh_token = None
+        if not foreign.is_word(access_token) or not (
+            refresh_token is None or foreign.is_word(refresh_token)
+        ):
             # It may be the answer of somebody in between, or one that was cut.
             raise NoTokenReplyError(
-                "the provider's answer holds no access token", was_processed=None
+                "the provider's answer holds no access token that could be used",
+                was_processed=None,
             )
-        refresh_token = fields.get("refresh_token")
         return TokenSet(
-            access_token=Secret(access_token),
-            refresh_token=(
-                Secret(refresh_token)
-                if isinstance(refresh_token, str) and refresh_token
-                else None
-            ),
+            access_token=Secret(str(access_token)),
+            refresh_token=None if refresh_token is None else Secret(refresh_token),
             expires_at=now + _life(fields.get("expires_in")),
             identity=_identity(fields, name="email_address"),
         )
     code, said = _error_of(fields)
-    message = f"{status} {_without(sent, code) or 'without an error code'}"
+    message = f"{status} {foreign.quote(code, sent=sent) or 'without an error code'}"
     if said:
-        message += f": {_without(sent, said)}"
+        message += f": {foreign.quote(said, sent=sent)}"
     if code in _PERMANENT_ERRORS and status < httpx.codes.INTERNAL_SERVER_ERROR:
         raise TokenRefusedError(message)
     raise NoTokenReplyError(
@@ -168,10 +169,13 @@ def post_token(request: Mapping[str, str], *, now: datetime) -> TokenSet:
     """Send a token request and read the answer; errors as of `parse_token_reply`."""
     headers = {"anthropic-beta": OAUTH_BETA, "user-agent": "claude-proxy"}
     try:
-        with httpx.Client(timeout=_TIMEOUT, trust_env=False) as client:
-            reply = client.post(
-                conf.oauth_token_url, json=dict(request), headers=headers
-            )
+        with (
+            httpx.Client(timeout=_TIMEOUT, trust_env=False) as client,
+            client.stream(
+                "POST", conf.oauth_token_url, json=dict(request), headers=headers
+            ) as reply,
+        ):
+            body = _read(reply)
     except (
         httpx.ConnectError,
         httpx.ConnectTimeout,
@@ -182,7 +186,7 @@ def post_token(request: Mapping[str, str], *, now: datetime) -> TokenSet:
     except httpx.HTTPError as error:
         raise NoTokenReplyError(_trouble(error), was_processed=None) from error
     sent = [request[name] for name in _SECRET_NAMES if request.get(name)]
-    return parse_token_reply(reply.status_code, reply.content, now=now, sent=sent)
+    return parse_token_reply(reply.status_code, body, now=now, sent=sent)
 
 
 def get_profile(access_token: Secret) -> Identity:
@@ -198,6 +202,19 @@ def get_profile(access_token: Secret) -> Identity:
     if reply.status_code != httpx.codes.OK:
         return Identity()
     return parse_profile(reply.content)
+
+
+def _read(reply: httpx.Response) -> bytes:
+    """Read an answer that is short and prompt; NoTokenReplyError if it is not."""
+    deadline = monotonic() + _READ_SECONDS
+    body = b""
+    for chunk in reply.iter_bytes():
+        body += chunk
+        if len(body) > _ANSWER_BYTES or monotonic() > deadline:
+            raise NoTokenReplyError(
+                "the provider's answer was too long or too slow", was_processed=None
+            )
+    return body
 
 
 def _trouble(error: Exception) -> str:
@@ -231,27 +248,14 @@ def _identity(fields: dict[str, Any], *, name: str) -> Identity:
 
 
 def _text(fields: object, name: str) -> str:
-    value = fields.get(name) if isinstance(fields, dict) else None
-    return value[:_MESSAGE_LENGTH] if isinstance(value, str) else ""
+    return foreign.clean(fields.get(name)) if isinstance(fields, dict) else ""
 
 
-def _error_of(fields: dict[str, Any]) -> tuple[str, str]:
+def _error_of(fields: dict[str, Any]) -> tuple[str, object]:
     """Return code and description: OAuth's own form, or the API's envelope."""
     error = fields.get("error")
     if isinstance(error, dict):
         details = error.get("details")
         code = _text(details, "error_code") or _text(error, "type")
-        return code, _said(error, "message")
-    return _text(fields, "error"), _said(fields, "error_description")
-
-
-def _said(fields: dict[str, Any], name: str) -> str:
-    value = fields.get(name)
-    return value if isinstance(value, str) else ""
-
-
-def _without(secrets: Collection[str], text: str) -> str:
-    """Cut *text*, once everything that is or looks like a secret is out of it."""
-    for secret in secrets:
-        text = text.replace(secret, "[secret]")
-    return _TOKEN.sub("[secret]", text)[:_MESSAGE_LENGTH]
+        return code, error.get("message")
+    return _text(fields, "error"), fields.get("error_description")

@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx
 
+from accounts import foreign
 from accounts.models import Account
 from accounts.status import AccountKind
 from claudeproxy.conf import conf
@@ -70,10 +71,10 @@ def check_credential(
             message=f"{conf.upstream_base_url} could not be asked "
             f"({type(error).__name__}); check UPSTREAM_BASE_URL and the network.",
         )
-    return _read(reply)
+    return _read(reply, credential)
 
 
-def _read(reply: httpx.Response) -> Finding:
+def _read(reply: httpx.Response, credential: Secret) -> Finding:
     if reply.status_code == httpx.codes.OK:
         models = _field(reply, "data")
         if isinstance(models, list):
@@ -81,7 +82,9 @@ def _read(reply: httpx.Response) -> Finding:
                 works=True,
                 refused=False,
                 message=f"works, {len(models)} models",
-                organization_uuid=reply.headers.get("anthropic-organization-id", ""),
+                organization_uuid=foreign.clean(
+                    reply.headers.get("anthropic-organization-id")
+                ),
             )
         return Finding(
             False,
@@ -89,19 +92,20 @@ def _read(reply: httpx.Response) -> Finding:
             "the upstream's answer is no model list; check UPSTREAM_BASE_URL",
         )
     error = _field(reply, "error")
-    said = error.get("message", "") if isinstance(error, dict) else ""
+    said = error.get("message") if isinstance(error, dict) else ""
+    words = foreign.quote(said, sent=[credential.reveal()])
     refused = reply.status_code in {httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN}
     return Finding(
         works=False,
         refused=refused,
         message=f"the upstream answered {reply.status_code}"
-        + (f": {str(said)[:200]}" if said else ""),
+        + (f": {words}" if words else ""),
     )
 
 
 def _field(reply: httpx.Response, name: str) -> Any:
     try:
         body = reply.json()
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return body.get(name) if isinstance(body, dict) else None

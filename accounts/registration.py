@@ -13,7 +13,7 @@ from accounts.errors import AccountError, IdentityError
 from accounts.models import Account
 from accounts.oauth import Identity, TokenSet
 from accounts.status import AccountKind, AccountStatus
-from claudeproxy.crypto import Secret
+from claudeproxy.crypto import Secret, WrongEncryptionKeyError
 
 _NAME_LENGTH = 100
 # Of an API key, whose organization is only known if it was checked.
@@ -96,6 +96,8 @@ def add_oauth(
     name: str, tokens: TokenSet, identity: Identity, *, actor: str, now: datetime
 ) -> Account:
     """Store a new OAuth account, active, with its first event; errors as above."""
+    require_new_identity(identity)
+    _require_new_tokens(tokens)
     return _add(
         name,
         AccountKind.OAUTH,
@@ -106,6 +108,23 @@ def add_oauth(
         refresh_token=tokens.refresh_token,
         expires_at=tokens.expires_at,
     )
+
+
+def _require_new_tokens(tokens: TokenSet) -> None:
+    """IdentityError if an account has these tokens: refreshed twice, both would end."""
+    for account in Account.objects.filter(kind=AccountKind.OAUTH):
+        try:
+            is_same = account.access_token == tokens.access_token or (
+                tokens.refresh_token is not None
+                and account.refresh_token == tokens.refresh_token
+            )
+        except WrongEncryptionKeyError:
+            continue  # nobody can compare what nobody can read
+        if is_same:
+            raise IdentityError(
+                f"The account {account.name!r} has these tokens already. "
+                "Nothing was stored."
+            )
 
 
 def _add(
@@ -145,11 +164,11 @@ def sign_in_again(
     store anything. Errors: IdentityError if somebody else signed in; nothing is changed
     then. AccountError if the account was deleted meanwhile.
     """
-    known = (account.organization_uuid, account.holder)
-    if account.holder and known != (identity.organization_uuid, identity.holder):
+    is_elsewhere = account.organization_uuid not in {"", identity.organization_uuid}
+    if is_elsewhere or account.holder not in {"", identity.holder}:
         raise IdentityError(
             f"{account.name!r} belongs to "
-            f"{account.holder_name or account.holder} in "
+            f"{account.holder_name or account.holder or 'somebody'} in "
             f"{account.organization_name or account.organization_uuid}, but "
             f"{identity.holder_name or identity.holder or 'somebody unknown'} in "
             f"{identity.organization_name or identity.organization_uuid or 'another'} "
@@ -166,6 +185,7 @@ def sign_in_again(
             last_refresh_error="",
             refresh_failures=0,
             refresh_retry_at=None,
+            is_refresh_doubtful=False,
             refresh_lease="",
             refresh_lease_until=None,
             sent_refresh_digest="",

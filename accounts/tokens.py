@@ -119,6 +119,9 @@ def ensure_fresh(
             refused = refused or account.access_token
         if answer := _answer_from(account, margin, refused, now, force=force):
             return answer
+        if is_old_token_good and account.is_refresh_doubtful and _lives(account, now):
+            # Not even by force: another use could end a sign-in that still serves.
+            return Result(Outcome.POSTPONED, _doubt(account))
         if _take_lease(account, owner, now):
             try:
                 # Whoever held the lease before may have changed everything.
@@ -208,6 +211,7 @@ def _store(
             last_refresh_error="",
             refresh_failures=0,
             refresh_retry_at=None,
+            is_refresh_doubtful=False,
             sent_refresh_digest="",
             updated_at=now,
         )
@@ -238,7 +242,8 @@ def _note_trouble(
 ) -> Result | None:
     failures = account.refresh_failures + 1
     retry_at = now + delay_after(failures)
-    if error.was_processed is None and account.expires_at is not None:
+    is_doubtful = error.was_processed is None
+    if is_doubtful and account.expires_at is not None:
         # The refresh token may be used up. Another use could end the sign-in, so the
         # access token is used to its end first.
         retry_at = max(retry_at, account.expires_at)
@@ -247,6 +252,7 @@ def _note_trouble(
         last_refresh_error=str(error)[:300],
         refresh_failures=failures,
         refresh_retry_at=retry_at,
+        is_refresh_doubtful=is_doubtful,
     )
     if not rows:
         return None
@@ -287,6 +293,13 @@ def _insist(write: Callable[[], T]) -> T:
             close_old_connections()
             sleep(seconds)
     return write()
+
+
+def _doubt(account: Account) -> str:
+    return (
+        "its refresh token may have been used already "
+        f"({account.last_refresh_error}); it is tried again when the access token ends"
+    )
 
 
 def _lives(account: Account, at: datetime) -> bool:

@@ -27,7 +27,7 @@ def tokens(text="a"):
 
 
 def add(name, identity):
-    return registration.add_oauth(name, tokens(), identity, actor="grace", now=NOW)
+    return registration.add_oauth(name, tokens(name), identity, actor="grace", now=NOW)
 
 
 def add_key(name, key, **options):
@@ -152,7 +152,7 @@ def test_an_account_of_somebody_unknown_does_not_become_a_second_of_somebody():
     with pytest.raises(IdentityError, match="'first', which is here already"):
         sign_in_again(account, DOROTHY)
 
-    assert Account.objects.get(pk=account.pk).access_token == Secret("a")
+    assert Account.objects.get(pk=account.pk).access_token == Secret("second")
 
 
 @pytest.mark.parametrize(
@@ -178,3 +178,23 @@ def test_signing_in_again_does_not_end_a_rate_limit():
     sign_in_again(account, DOROTHY)
 
     assert Account.objects.get().rate_limited_until == until
+
+
+@pytest.mark.parametrize("identity", [NOBODY_KNOWN, KATHERINE])
+def test_the_same_tokens_are_not_here_twice_whosever_they_are(identity):
+    add("first", Identity())
+    with pytest.raises(IdentityError, match="'first' has these tokens already"):
+        registration.add_oauth(
+            "second", tokens("first"), identity, actor="grace", now=NOW
+        )
+
+    assert names() == ["first"]
+
+
+def test_signing_in_again_elsewhere_is_refused_even_if_the_holder_was_not_known():
+    account = add("first", NOBODY_KNOWN)
+    with pytest.raises(IdentityError, match="Nothing was changed"):
+        sign_in_again(account, DOROTHY_AT_HOME)
+
+    account.refresh_from_db()
+    assert account.organization_uuid == "orbits"

@@ -352,7 +352,7 @@ def test_every_error_of_the_network_is_trouble_and_not_quoted(monkeypatch, cls):
     def fail(*_, **__):
         raise cls("r-secret in the text")
 
-    monkeypatch.setattr(httpx.Client, "post", fail)
+    monkeypatch.setattr(httpx.Client, "stream", fail)
     with pytest.raises(NoTokenReplyError) as caught:
         oauth.post_token({"refresh_token": "r-secret"}, now=NOW)
 

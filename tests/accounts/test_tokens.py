@@ -839,6 +839,29 @@ def test_pauses_between_writes_grow():
     assert sum(tokens._WRITE_PAUSES_SECONDS) < tokens._LEASE.total_seconds()
 
 
+def losing(_refresh_token):
+    raise NoTokenReplyError("the answer was lost", was_processed=None)
+
+
+def test_not_even_by_force_is_a_token_sent_again_that_may_be_used_up(sandbox):
+    account = signed_in(sandbox)
+    tokens.ensure_fresh(account.pk, force=True, send=losing)
+    result = tokens.ensure_fresh(account.pk, force=True, send=never)
+
+    assert result.outcome is Outcome.POSTPONED
+    assert "may have been used already" in result.message
+
+
+def test_once_the_access_token_has_ended_it_is_sent_all_the_same(sandbox):
+    account = signed_in(sandbox)
+    tokens.ensure_fresh(account.pk, force=True, send=losing)
+    later = account.expires_at + timedelta(minutes=20)
+
+    result = tokens.ensure_fresh(account.pk, clock=lambda: later)
+
+    assert result.outcome is Outcome.REFRESHED
+
+
 # --- what is told
 
 
