@@ -16,7 +16,7 @@ from accounts.pool import PooledAccount
 from claudeproxy.conf import conf
 from claudeproxy.errors import ClaudeProxyError
 from clients.directory import KnownKey
-from proxy import errors, gate, headers, outcomes, retry
+from proxy import errors, gate, headers, outcomes, retry, selection
 from proxy.affinity import Conversation
 from proxy.endpoints import Endpoint
 from proxy.errors import Stage, UpstreamError, UpstreamTimeoutError
@@ -387,7 +387,11 @@ class Attempts:
         if model is not None and (
             lacks_everywhere(accounts, model) or errors.all_lack(decision.excluded)
         ):
-            offered = {name for account in accounts for name in account.model_ids}
+            offered = {
+                name
+                for account in selection.in_use(accounts)
+                for name in account.model_ids
+            }
             return errors.model_not_found(model, offered)
         return errors.nobody(decision.excluded, datetime.now(UTC))
 

@@ -105,13 +105,15 @@ def tier_of(account: PooledAccount, now: datetime) -> Tier:
     return Tier.FRESH
 
 
-def lacks_everywhere(pool: Sequence[PooledAccount], model: str) -> bool:
-    """Is it known of every account in use that it has no such model?
+def in_use(pool: Sequence[PooledAccount]) -> list[PooledAccount]:
+    """Accounts that serve now or after a rate limit; others are off, or refused."""
+    return [account for account in pool if account.status in _IN_USE]
 
-    In use is what serves now or after a rate limit; who is off or refused says nothing.
-    """
-    in_use = [account for account in pool if account.status in _IN_USE]
-    return bool(in_use) and all(_is_known_to_lack(a, model) for a in in_use)
+
+def lacks_everywhere(pool: Sequence[PooledAccount], model: str) -> bool:
+    """Is it known of every account in use that it has no such model?"""
+    accounts = in_use(pool)
+    return bool(accounts) and all(_is_known_to_lack(a, model) for a in accounts)
 
 
 def _status_says_no(account: PooledAccount, now: datetime) -> Exclusion | None:
