@@ -17,15 +17,18 @@ from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_POST
 
 from accounts import (
+    activation,
     cells,
     event_admin,  # noqa: F401  # registers the page of events
     lifecycle,
     oauth,
     probe,
+    removal,
     tokens,
     upkeep,
     views,
 )
+from accounts.activation import CheckFailedError
 from accounts.errors import IllegalMoveError, OAuthNotConfiguredError
 from accounts.forms import AddAccountForm, RenameAccountForm
 from accounts.models import Account
@@ -33,6 +36,7 @@ from accounts.status import ALLOWED_MOVES, AccountKind, AccountStatus
 from accounts.tokens import Outcome
 from claudeproxy import add_page
 from claudeproxy.errors import ClaudeProxyError
+from claudeproxy.list_page import ListAdmin
 
 Verb = Callable[..., bool]
 
@@ -57,7 +61,7 @@ REFRESH_WORDS: dict[Outcome, tuple[int, str]] = {
 
 
 @admin.register(Account)
-class AccountAdmin(admin.ModelAdmin[Account]):
+class AccountAdmin(ListAdmin[Account]):
     list_display = (
         "name",
         "badge",
@@ -209,19 +213,13 @@ class AccountAdmin(admin.ModelAdmin[Account]):
 
     @admin.action(description="Activate", permissions=["change"])
     def activate(self, request: HttpRequest, accounts: QuerySet[Account]) -> None:
-        # One that was refused serves again only if the provider accepts it now.
-        invalid = [a for a in accounts if a.status == AccountStatus.INVALID]
-        refused = set()
-        for account, finding in _check_all(invalid):
-            if not finding.works:
-                refused.add(account)
-                self.message_user(
-                    request,
-                    f"Account {account.name} stays invalid: {finding.message}",
-                    messages.ERROR,
-                )
-        if others := [account for account in accounts if account not in refused]:
-            self._move(request, others, lifecycle.activate, "activated in the admin")
+        # Checked at one time, and not one after the other as the verb would.
+        findings = dict(_check_all(a for a in accounts if activation.needs_check(a)))
+
+        def activate(account: Account, **how: Any) -> bool:
+            return activation.activate(account, finding=findings.get(account), **how)
+
+        self._move(request, accounts, activate, "activated in the admin")
 
     @admin.action(description="Deactivate", permissions=["change"])
     def deactivate(self, request: HttpRequest, accounts: QuerySet[Account]) -> None:
@@ -281,12 +279,20 @@ class AccountAdmin(admin.ModelAdmin[Account]):
         verb: Verb,
         reason: str,
     ) -> None:
-        moved, skipped = 0, []
+        moved, failed, skipped = 0, 0, []
         for account in accounts:
-            if _try(verb, account, actor=_actor(request), reason=reason):
+            try:
+                is_moved = _try(verb, account, actor=_actor(request), reason=reason)
+            except CheckFailedError as error:
+                failed += 1
+                self.message_user(request, str(error), messages.ERROR)
+                continue
+            if is_moved:
                 moved += 1
             else:
                 skipped.append(account.name)
+        if failed and not moved and not skipped:
+            return
         report = f"{moved} moved, {len(skipped)} skipped"
         if skipped:
             report += f" (cannot be moved from where they are: {', '.join(skipped)})"
@@ -410,6 +416,15 @@ class AccountAdmin(admin.ModelAdmin[Account]):
     ) -> None:
         # Only what the page edits: the rest of the row may be older than the database.
         obj.save(update_fields=["name", "updated_at"])
+
+    def delete_model(self, request: HttpRequest, obj: Account) -> None:
+        removal.delete(obj, actor=_actor(request))
+
+    def delete_queryset(
+        self, request: HttpRequest, queryset: QuerySet[Account]
+    ) -> None:
+        for account in queryset:
+            removal.delete(account, actor=_actor(request))
 
 
 def _try(verb: Verb, account: Account, *, actor: str, reason: str) -> bool:

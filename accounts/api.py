@@ -15,7 +15,17 @@ from rest_framework.reverse import reverse
 from rest_framework.serializers import BaseSerializer, ValidationError
 from rest_framework.viewsets import GenericViewSet, ViewSet
 
-from accounts import lifecycle, oauth, probe, registration, signin, tokens, upkeep
+from accounts import (
+    activation,
+    lifecycle,
+    oauth,
+    probe,
+    registration,
+    removal,
+    signin,
+    tokens,
+    upkeep,
+)
 from accounts.errors import AccountError
 from accounts.models import Account
 from accounts.serializers import (
@@ -94,13 +104,13 @@ class AccountViewSet(GenericViewSet[Account]):
 
     @extend_schema(summary="Delete; its history stays")
     def destroy(self, request: Request, pk: str) -> Response:
-        self.get_object().delete()
+        removal.delete(self.get_object(), actor=_actor(request))
         return Response(status=HTTPStatus.NO_CONTENT)
 
     @extend_schema(summary="Let it serve again", request=MoveSerializer)
     @action(detail=True, methods=["post"])
     def activate(self, request: Request, pk: str) -> Response:
-        return self._move(request, lifecycle.activate, "activated through the API")
+        return self._move(request, activation.activate, "activated through the API")
 
     @extend_schema(summary="Take it out", request=MoveSerializer)
     @action(detail=True, methods=["post"])

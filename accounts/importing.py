@@ -99,7 +99,7 @@ def store(found: FoundAccount, *, now: datetime) -> tuple[bool, str]:
 
     An account that is here already is left as it is: its tokens may have been renewed
     since, and then those in the file are used up.
-    Errors: AccountError if its name is another account's.
+    Errors: AccountError if its name or its id is another account's.
     """
     if known := _known(found):
         return False, f"as {known.name!r}" if known.name != found.name else ""
@@ -127,13 +127,26 @@ def _known(found: FoundAccount) -> Account | None:
         .select_related("account")
         .first()
     )
-    if event:
+    if event and event.account:
+        # Its tokens may have been renewed since, and its name changed here or there;
+        # what has neither a name nor a token in common is another account.
+        names = {event.account_name, event.account.name}
+        if found.name not in names and not _shares_token(event.account, found):
+            raise AccountError(
+                f"id: {event.account_name!r} was imported with the same one; give "
+                "this account an id of its own."
+            )
         return event.account
     for account in Account.objects.filter(kind=AccountKind.OAUTH):
-        with contextlib.suppress(WrongEncryptionKeyError):
-            if any(mine in _held(account) for mine in _sent(found.tokens)):
-                return account
+        if _shares_token(account, found):
+            return account
     return None
+
+
+def _shares_token(account: Account, found: FoundAccount) -> bool:
+    with contextlib.suppress(WrongEncryptionKeyError):
+        return any(mine in _held(account) for mine in _sent(found.tokens))
+    return False
 
 
 def _held(account: Account) -> set[Secret]:
@@ -178,7 +191,7 @@ def parse_token_set(text: str, *, now: datetime) -> TokenSet:
     Errors: AccountError that names the field; nothing of the text is repeated.
     """
     try:
-        fields = json.loads(text)
+        fields = json.loads(text.removeprefix("\ufeff"))
     except (ValueError, RecursionError):
         raise AccountError("tokens: this is no JSON.") from None
     if isinstance(fields, dict) and "claudeAiOauth" in fields:

@@ -5,6 +5,7 @@ A stored secret is a Fernet token (https://github.com/fernet/spec). The first ke
 yields is a `Secret`, which shows itself to nobody until `reveal()` is called.
 """
 
+import hashlib
 import secrets as stdlib_secrets
 from functools import cached_property
 from typing import Any, NoReturn
@@ -19,6 +20,11 @@ from claudeproxy.errors import ClaudeProxyError
 
 class WrongEncryptionKeyError(ClaudeProxyError):
     """A stored secret cannot be read with the keys in ENCRYPTION_KEYS."""
+
+
+def fingerprints(keys: list[str]) -> list[str]:
+    """Name keys by what can be shown and stored: nobody finds a key by it."""
+    return [hashlib.sha256(key.encode()).hexdigest()[:12] for key in keys]
 
 
 class Secret:

@@ -6,6 +6,14 @@ database what it works on, and gives every call over the network a time-out of i
 so that it ends well before the cluster would stop it.
 """
 
+from claudeproxy import crypto
+from claudeproxy.conf import conf
 
-def heartbeat() -> None:
-    """Do nothing: that a job ran at all is what the supervisor wants to see."""
+
+def heartbeat() -> str:
+    """Say which encryption keys this process knows, by their fingerprints.
+
+    That a job ran at all is what the supervisor wants to see; that the gateway was
+    restarted with the newest key is what `rotate_encryption_key` wants to know.
+    """
+    return ",".join(crypto.fingerprints(conf.encryption_keys))

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from django.contrib import admin, messages
 from django.core.exceptions import PermissionDenied
@@ -13,16 +13,12 @@ from django.template.response import TemplateResponse
 from django.utils import timezone
 
 from claudeproxy import add_page, durations
+from claudeproxy.list_page import ListAdmin
 from clients import issuing
 from clients.forms import AddClientKeyForm, RenameClientKeyForm
 from clients.issuing import IssuedKey
 from clients.models import ClientKey
 from clients.querysets import ClientKeyQuerySet
-
-if TYPE_CHECKING:
-    _ClientKeyModelAdmin = admin.ModelAdmin[ClientKey]
-else:
-    _ClientKeyModelAdmin = admin.ModelAdmin
 
 
 class StateFilter(admin.SimpleListFilter):
@@ -46,7 +42,7 @@ class StateFilter(admin.SimpleListFilter):
 
 
 @admin.register(ClientKey)
-class ClientKeyAdmin(_ClientKeyModelAdmin):
+class ClientKeyAdmin(ListAdmin[ClientKey]):
     list_display = ("name", "status", "role", "ends", "created")
     list_filter = (StateFilter, "role")
     search_fields = ("name",)
@@ -97,6 +93,7 @@ class ClientKeyAdmin(_ClientKeyModelAdmin):
         for key in keys:
             if verb(key, now=timezone.now()):
                 ended += 1
+                issuing.record(done, key, actor=_actor(request))
             else:
                 skipped.append(key.name)
         report = f"{ended} {done}, {len(skipped)} skipped"
@@ -123,6 +120,7 @@ class ClientKeyAdmin(_ClientKeyModelAdmin):
             issued = form.save()
             if issued is not None:
                 self.log_addition(request, issued.row, [{"added": {}}])
+                issuing.record("issued", issued.row, actor=_actor(request))
                 return self._show_once(request, issued)
         return add_page.render(
             self,
@@ -167,6 +165,19 @@ class ClientKeyAdmin(_ClientKeyModelAdmin):
     ) -> None:
         # Only what the page edits: the rest of the row may be older than the database.
         obj.save(update_fields=["name"])
+
+    def delete_model(self, request: HttpRequest, obj: ClientKey) -> None:
+        issuing.delete(obj, actor=_actor(request))
+
+    def delete_queryset(
+        self, request: HttpRequest, queryset: QuerySet[ClientKey]
+    ) -> None:
+        for key in queryset:
+            issuing.delete(key, actor=_actor(request))
+
+
+def _actor(request: HttpRequest) -> str:
+    return request.user.get_username()
 
 
 def _describe(key: ClientKey, now: datetime) -> tuple[str, str]:

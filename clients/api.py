@@ -43,6 +43,7 @@ class ClientKeyViewSet(GenericViewSet[ClientKey]):
             ClientKeyRole(asked.validated_data["role"]),
             expires_at=asked.validated_data["expires_at"],
         )
+        issuing.record("issued", issued.row, actor=_actor(request))
         return Response(
             {**self.get_serializer(issued.row).data, "key": issued.key.reveal()},
             status=HTTPStatus.CREATED,
@@ -68,15 +69,21 @@ class ClientKeyViewSet(GenericViewSet[ClientKey]):
 
     @extend_schema(summary="Delete")
     def destroy(self, request: Request, pk: str) -> Response:
-        self.get_object().delete()
+        issuing.delete(self.get_object(), actor=_actor(request))
         return Response(status=HTTPStatus.NO_CONTENT)
 
     @extend_schema(summary="End it for good", request=None)
     @action(detail=True, methods=["post"])
     def revoke(self, request: Request, pk: str) -> Response:
+        key = self.get_object()
+        if issuing.revoke(key, now=timezone.now()):
+            issuing.record("revoked", key, actor=_actor(request))
         # A key that was revoked before is answered alike, with the time it was.
-        issuing.revoke(self.get_object(), now=timezone.now())
         return Response(self.get_serializer(self.get_object()).data)
 
     def get_serializer_context(self) -> dict[str, Any]:
         return {**super().get_serializer_context(), "now": timezone.now()}
+
+
+def _actor(request: Request) -> str:
+    return request.user.get_username()

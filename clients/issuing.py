@@ -3,12 +3,15 @@
 from dataclasses import dataclass
 from datetime import datetime
 
+import structlog
 from django.db import IntegrityError, transaction
 
 from claudeproxy.crypto import Secret
 from clients import keys
 from clients.errors import ClientKeyError
 from clients.models import ClientKey, ClientKeyRole
+
+_log = structlog.get_logger(__name__)
 
 _NAME_LENGTH = 100
 
@@ -71,6 +74,19 @@ def expire(row: ClientKey, *, now: datetime) -> bool:
     if not row.is_valid(now):
         return False
     return ClientKey.objects.filter(pk=row.pk).update(expires_at=now) == 1
+
+
+def delete(row: ClientKey, *, actor: str) -> None:
+    """Forget the key, which ends it."""
+    key_id = row.pk
+    deleted, _ = row.delete()
+    if deleted:  # else by somebody else, just now
+        _log.info("client_key_deleted", key_id=key_id, name=row.name, actor=actor)
+
+
+def record(what: str, row: ClientKey, *, actor: str) -> None:
+    """Write into the log who did *what* to a key: issued it, revoked it."""
+    _log.info(f"client_key_{what}", key_id=row.pk, name=row.name, actor=actor)
 
 
 def _taken(name: str) -> str:

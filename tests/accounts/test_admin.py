@@ -15,6 +15,7 @@ from django.test import Client, RequestFactory
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
+from structlog.testing import capture_logs
 
 from accounts import lifecycle
 from accounts.admin import AccountAdmin
@@ -131,6 +132,31 @@ def test_list_finds_an_account_by_name(admin_client: Client) -> None:
     shown = text(admin_client.get(LIST, {"q": "grac"}))
     assert "grace" in shown
     assert "1 account" in shown
+
+
+# --- what the address of the list may hold
+
+
+@pytest.mark.parametrize(
+    "query", ["status__regex=(a", "api_key__startswith=g", "name=a", "kind__exact=%00"]
+)
+def test_list_refuses_a_filter_that_it_does_not_show(
+    admin_client: Client, query: str
+) -> None:
+    make_account()
+    assert admin_client.get(f"{LIST}?{query}").status_code == 400
+
+
+def test_list_refuses_a_search_of_very_many_words(admin_client: Client) -> None:
+    make_account()
+    response = admin_client.get(LIST, {"q": "a " * 2000})
+    assert response.status_code == 200
+    assert "Search for at most 200 characters" in text(response)
+
+
+def test_list_takes_a_search_of_as_many_words_as_fit(admin_client: Client) -> None:
+    make_account()
+    assert admin_client.get(LIST, {"q": "a " * 99}).status_code == 200
 
 
 # --- adding
@@ -365,6 +391,29 @@ def test_delete_keeps_what_happened(admin_client: Client) -> None:
     assert "ada (deleted)" in text(admin_client.get(EVENTS))
 
 
+@pytest.mark.parametrize("is_action", [False, True])
+def test_delete_is_in_the_log(admin_client: Client, is_action: bool) -> None:
+    account = make_account("ada")
+    with capture_logs() as lines:
+        if is_action:
+            admin_client.post(
+                LIST,
+                {
+                    "action": "delete_selected",
+                    "_selected_action": [account.pk],
+                    "post": "yes",
+                },
+            )
+        else:
+            admin_client.post(page(account, "delete"), {"post": "yes"})
+    assert not Account.objects.exists()
+    assert [
+        (line["account_id"], line["name"], line["actor"])
+        for line in lines
+        if line["event"] == "account_deleted"
+    ] == [(account.pk, "ada", "admin")]
+
+
 @pytest.mark.parametrize("way", ["page", "action"])
 def test_delete_says_beforehand_what_becomes_of_the_history(
     admin_client: Client, way: str
@@ -429,6 +478,17 @@ def test_activate_lets_an_invalid_account_serve_only_if_it_works_now(
         in shown
     )
     assert list(Account.objects.active()) == [works]
+
+
+def test_activate_checks_an_account_that_was_switched_off_while_invalid(
+    admin_client: Client, claude: SandboxServer
+) -> None:
+    account = make_account(status=AccountStatus.INVALID, secret="sk-unknown")
+    act(admin_client, "deactivate", account)
+    shown = text(act(admin_client, "activate", account))
+    assert "Account ada stays inactive: the upstream answered 401" in shown
+    account.refresh_from_db()
+    assert account.status == AccountStatus.INACTIVE
 
 
 def test_activate_leaves_an_invalid_account_when_the_provider_cannot_be_asked(

@@ -11,6 +11,7 @@ from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
+from structlog.testing import capture_logs
 
 from accounts import lifecycle
 from accounts.models import Account, AccountEvent, PendingAuthorization
@@ -341,6 +342,20 @@ def test_a_deleted_account_leaves_its_history(api):
     assert api.get(f"/api/accounts/{account.pk}").status_code == 404
 
 
+def test_the_log_keeps_who_deleted_an_account(api):
+    account = make_account("ada")
+    with capture_logs() as lines:
+        api.send("delete", f"/api/accounts/{account.pk}")
+
+    assert {
+        "event": "account_deleted",
+        "account_id": account.pk,
+        "name": "ada",
+        "actor": "key root",
+        "log_level": "info",
+    } in lines
+
+
 def test_an_account_is_taken_out_and_let_in_again(api):
     account = make_account()
     path = f"/api/accounts/{account.pk}"
@@ -371,6 +386,52 @@ def test_a_move_that_the_table_does_not_know_is_a_conflict(api):
 
     assert "cannot go from active to active" in error["message"]
     assert not AccountEvent.objects.exists()
+
+
+@pytest.mark.usefixtures("claude")
+def test_an_invalid_account_serves_again_once_its_credential_works(api):
+    account = make_account(status=AccountStatus.INVALID, secret="sk-sandbox-ada")
+
+    assert api.post(f"/api/accounts/{account.pk}/activate").json()["status"] == "active"
+
+
+@pytest.mark.usefixtures("claude")
+@pytest.mark.parametrize("is_taken_out", [False, True])
+def test_a_credential_that_is_still_refused_keeps_its_account_out(api, is_taken_out):
+    account = make_account(status=AccountStatus.INVALID, secret="sk-unknown")
+    path = f"/api/accounts/{account.pk}"
+    if is_taken_out:
+        api.post(f"{path}/deactivate")
+    before = api.get(path).json()
+    error = refusal(api.post(f"{path}/activate"), 409)
+
+    assert error["type"] == "invalid_request_error"
+    assert error["message"] == (
+        f"Account ada stays {before['status']}: "
+        "the upstream answered 401: invalid x-api-key"
+    )
+    assert api.get(path).json() == before
+
+
+@pytest.mark.usefixtures("nobody")
+def test_an_invalid_account_stays_out_while_nobody_can_be_asked(api):
+    account = make_account(status=AccountStatus.INVALID)
+    error = refusal(api.post(f"/api/accounts/{account.pk}/activate"), 502)
+
+    assert error["type"] == "api_error"
+    assert "stays invalid: http://127.0.0.1" in error["message"]
+    assert Account.objects.get().status == AccountStatus.INVALID
+
+
+@pytest.mark.usefixtures("claude")
+def test_an_account_that_was_let_in_after_a_check_needs_none_again(api, settings):
+    account = make_account(status=AccountStatus.INVALID, secret="sk-sandbox-ada")
+    path = f"/api/accounts/{account.pk}"
+    for move in ("deactivate", "activate", "deactivate"):
+        assert api.post(f"{path}/{move}").status_code == 200
+    settings.UPSTREAM_BASE_URL = "http://127.0.0.1:9"
+
+    assert api.post(f"{path}/activate").json()["status"] == "active"
 
 
 def test_a_lost_race_is_a_conflict(api):
@@ -432,6 +493,21 @@ def test_a_refresh_that_the_provider_refuses_says_so(api, provider):
     assert answer["outcome"] == "invalid"
     assert "invalid_grant" in answer["message"]
     assert answer["account"]["status"] == "invalid"
+
+
+def test_a_refresh_by_somebody_else_is_not_waited_for_long(api, provider):
+    account = signed_in(provider)
+    # Half of the lease is over, which is longer than anybody waits.
+    Account.objects.filter(pk=account.pk).update(
+        refresh_lease="another", refresh_lease_until=timezone.now() + HOUR / 120
+    )
+    response = api.post(f"/api/accounts/{account.pk}/refresh")
+
+    assert response.json()["outcome"] == "under_way"
+
+
+def test_an_account_that_is_not_here_cannot_be_refreshed(api):
+    refusal(api.post("/api/accounts/404/refresh"), 404)
 
 
 def test_an_api_key_has_nothing_to_refresh(api):

@@ -176,6 +176,19 @@ def test_a_row_that_is_no_object_is_refused(thing):
         importing.parse(thing, now=NOW)
 
 
+def test_a_token_set_is_read_behind_a_byte_order_mark():
+    text = '\ufeff{"access_token": "a", "refresh_token": "b"}'
+
+    assert importing.parse_token_set(text, now=NOW).access_token == Secret("a")
+
+
+@pytest.mark.parametrize("digits", [4000, 5000])
+def test_a_number_too_long_is_no_end_of_a_token(digits):
+    text = f'{{"access_token": "a", "expires_at": {"7" * digits}}}'
+    with pytest.raises(AccountError, match=r"^(expires_at|tokens): "):
+        importing.parse_token_set(text, now=NOW)
+
+
 # --- storing
 
 
@@ -258,6 +271,19 @@ class TestStore:
 
         assert store() == (False, "as 'lovelace'")
         assert Account.objects.get().access_token == Secret("new")
+
+    def test_another_account_with_the_same_id_is_refused(self):
+        store()
+        other = {"access_token": "x", "refresh_token": "y"}
+        with pytest.raises(AccountError, match=r"^id: 'ada' was imported with"):
+            store(name="grace", **other)
+
+        assert Account.objects.get().name == "ada"
+
+    def test_an_account_that_was_renamed_in_the_file_is_recognised(self):
+        store()
+
+        assert store(name="lovelace") == (False, "as 'ada'")
 
     @pytest.mark.parametrize("column", ["access_token", "refresh_token"])
     def test_tokens_that_were_added_by_hand_are_recognised(self, column):

@@ -308,6 +308,8 @@ def test_no_call_is_made(folder, run, claude, settings):
         ),
         ("accounts.json", "7", r"accounts\.json: this is neither a list"),
         ("accounts.json", "[" * 100_000, r"accounts\.json: this is no JSON"),
+        ("accounts.json", f"[{'7' * 5000}]", r"accounts\.json: .* number .* too long"),
+        ("tokens.json", f"[{'7' * 5000}]", r"tokens\.json: .* number .* too long"),
         ("tokens.json", "{}", r"tokens\.json: this is no list of keys"),
     ],
 )
@@ -337,6 +339,35 @@ def test_a_path_without_anything_to_take_over_is_named(folder, run, path, words)
         run(folder / path)
 
     assert str(folder) in str(caught.value)
+
+
+def test_a_home_that_nobody_has_is_named(run):
+    with pytest.raises(CommandError, match="~nosuch/data: that user has no home"):
+        run("~nosuch/data")
+
+
+def test_a_byte_order_mark_does_not_count(folder, run):
+    write(folder, "accounts.json", "\ufeff" + json.dumps([account("ada")]))
+    write(folder, "tokens.json", "\ufeff" + json.dumps([token("laptop")]))
+    _, code = run(folder)
+
+    assert code == 0
+    assert Account.objects.get().name == "ada"
+    assert ClientKey.objects.get().name == "laptop"
+
+
+@pytest.mark.parametrize("option", [[], ["--dry-run"]])
+def test_an_id_that_comes_twice_is_skipped_with_the_reason(folder, run, option):
+    rows = [account("ada"), account("grace", id="id-of-ada"), account("mary")]
+    write(folder, "accounts.json", rows)
+    for _again in range(2):
+        printed, code = run(folder, "--json", *option)
+        _, row, last = json.loads(printed)
+
+        assert code == 1
+        assert (row["name"], row["result"]) == ("grace", "skipped")
+        assert row["note"].startswith("id: 'ada' was imported with the same one")
+        assert last["result"] != "skipped"
 
 
 def test_a_file_that_is_no_text_is_named(folder, run):

@@ -9,6 +9,7 @@ import socket
 import stat
 import subprocess
 import sys
+import time
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -18,17 +19,18 @@ import pytest
 from django.core import checks as django_checks
 from django.core.management import CommandError, call_command
 from django.db import OperationalError, connection
+from django.test import override_settings
 from django.utils import timezone
 from django_q.models import Success
 from structlog.testing import capture_logs
 
 from accounts.models import Account, PendingAuthorization
 from accounts.status import AccountKind
-from claudeproxy import checks, rotation
+from claudeproxy import checks, jobs, rotation
 from claudeproxy.crypto import Cipher, Secret, WrongEncryptionKeyError
 from claudeproxy.rotation import Column
 from claudeproxy.secretfiles import new_fernet_key
-from tests.claudeproxy.service import MANAGE, ROOT, environment, started
+from tests.claudeproxy.service import MANAGE, ROOT, environment, eventually, started
 from tests.factories import make_account
 
 OLD, NEW, LOST = (new_fernet_key() for _ in range(3))
@@ -577,11 +579,26 @@ def test_sign_ins_whose_time_is_up_do_not_stand_in_the_way(run, key_file, use_ke
 # --- beside a gateway that runs
 
 
-def beat():
-    now = timezone.now()
-    Success.objects.create(
-        id="1", name="beat", func="f", started=now, stopped=now, success=True
-    )
+def beat(*keys, func="claudeproxy.jobs.heartbeat", result=None, ago=0):
+    """A job that ended in a process that was started with *keys*."""
+    at = timezone.now() - timedelta(seconds=ago)
+    with override_settings(ENCRYPTION_KEYS=list(keys)):
+        Success.objects.create(
+            id=f"{Success.objects.count()}",
+            name="beat",
+            func=func,
+            started=at,
+            stopped=at,
+            success=True,
+            result=jobs.heartbeat() if result is None else result,
+        )
+
+
+@contextmanager
+def open_port(settings):
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        settings.PORT = listener.getsockname()[1]
+        yield
 
 
 @pytest.mark.django_db
@@ -590,13 +607,14 @@ def test_a_gateway_that_runs_is_restarted_before_anything_needs_the_new_key(
 ):
     make_accounts(1)
     before = sealed()
-    beat()
+    beat(OLD, ago=1)
     _, code = run("--new-key", "--drop-old")
 
     assert code == 0
     assert len(keys_in(key_file)) == 2
     assert sealed() == before
     assert "Restart it, then run the command again without --new-key" in run.err
+    beat(*keys_in(key_file))
     run()
     assert len(readable_with(keys_in(key_file)[0])) == 2
 
@@ -605,12 +623,127 @@ def test_a_gateway_that_runs_is_restarted_before_anything_needs_the_new_key(
 def test_a_gateway_without_jobs_is_seen_by_its_port(run, key_file, settings):
     make_accounts(1)
     before = sealed()
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        settings.PORT = listener.getsockname()[1]
+    with open_port(settings):
         printed, _ = run("--new-key", "--json")
 
     assert json.loads(printed)["needs_restart"] is True
     assert sealed() == before
+
+
+def test_a_heartbeat_names_its_keys_and_shows_none(settings):
+    settings.ENCRYPTION_KEYS = [NEW, OLD]
+    new, old = jobs.heartbeat().split(",")
+
+    assert new != old
+    assert {len(new), len(old)} == {12}
+    assert new not in NEW
+    settings.ENCRYPTION_KEYS = [OLD]
+    assert jobs.heartbeat() == old
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("arguments", [[], ["--drop-old"]])
+@pytest.mark.parametrize(
+    ("keys", "job"),
+    [
+        ([OLD], {}),
+        ([LOST, OLD], {}),
+        ([], {"result": ""}),  # of a version that did not name its keys
+        ([NEW, OLD], {"func": "accounts.tasks.refresh_tokens"}),
+    ],
+)
+def test_beside_a_gateway_without_the_first_key_nothing_is_done(
+    run, key_file, arguments, keys, job
+):
+    rotation.write_keys(key_file, [NEW, OLD])
+    make_accounts(1)
+    before = sealed()
+    beat(NEW, OLD, ago=170 if "func" not in job else 190)
+    beat(*keys, **job)
+    with pytest.raises(CommandError, match="Restart the gateway, then run the comm"):
+        run(*arguments)
+
+    assert sealed() == before
+    assert keys_in(key_file) == [NEW, OLD]
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("arguments", [[], ["--drop-old"]])
+def test_beside_a_gateway_that_was_restarted_it_goes_on(run, key_file, arguments):
+    rotation.write_keys(key_file, [NEW, OLD])
+    make_accounts(1)
+    beat(OLD, ago=60)
+    beat(NEW, OLD)
+    beat(func="accounts.tasks.refresh_tokens", result="")
+    run(*arguments)
+
+    assert len(readable_with(NEW)) == 2
+    assert keys_in(key_file) == ([NEW] if arguments else [NEW, OLD])
+
+
+@pytest.mark.django_db
+def test_a_gateway_that_still_writes_with_an_old_key_keeps_it(run, key_file):
+    rotation.write_keys(key_file, [NEW, OLD])
+    make_accounts(1)
+    beat(OLD, NEW)
+    with pytest.raises(CommandError, match="would encrypt with the first key"):
+        run("--drop-old")
+    run()
+
+    assert keys_in(key_file) == [NEW, OLD]
+    assert len(readable_with(NEW)) == 2
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("arguments", [[], ["--drop-old"]])
+def test_a_gateway_that_shows_only_its_port_is_not_trusted(
+    run, key_file, settings, arguments
+):
+    rotation.write_keys(key_file, [NEW, OLD])
+    make_accounts(1)
+    before = sealed()
+    beat(NEW, OLD, ago=190)
+    with open_port(settings), pytest.raises(CommandError, match=r"port \d+ is open"):
+        run(*arguments)
+
+    assert sealed() == before
+    assert keys_in(key_file) == [NEW, OLD]
+
+
+@pytest.mark.django_db
+@pytest.mark.usefixtures("given_keys")
+def test_keys_that_the_operator_set_are_asked_for_as_well(run, use_keys):
+    use_keys(OLD)
+    make_accounts(1)
+    beat(OLD)
+    with pytest.raises(CommandError, match="Restart the gateway"):
+        run()
+    beat(NEW, OLD)
+    run()
+
+    assert len(readable_with(NEW)) == 2
+
+
+@pytest.mark.django_db
+def test_force_asks_nobody(run, key_file, settings):
+    make_accounts(1)
+    beat(OLD)
+    with open_port(settings):
+        run("--new-key", "--drop-old", "--force")
+    (key,) = keys_in(key_file)
+
+    assert key != OLD
+    assert len(readable_with(key)) == 2
+
+
+@pytest.mark.django_db
+def test_one_key_alone_endangers_nobody(run, key_file):
+    make_accounts(1)
+    beat(LOST)
+    _, code = run("--drop-old")
+
+    assert code == 0
+    assert keys_in(key_file) == [OLD]
 
 
 # --- the check
@@ -800,6 +933,31 @@ def test_a_whole_rotation_in_the_data_directory(stored):
     assert keys_in(path) == [new]
     assert checked.returncode == 0, checked.stderr
     assert old not in added.stderr + dropped.stderr
+
+
+@pytest.mark.processes
+def test_a_whole_rotation_beside_a_gateway_that_runs(stored):
+    path = stored / "encryption_key"
+    with started([*MANAGE, "jobs"], stored) as service:
+        eventually(lambda: service.successes_since(0))
+        added = manage(stored, "rotate_encryption_key", "--new-key")
+        refused = manage(stored, "rotate_encryption_key", "--drop-old")
+        both = keys_in(path)
+    asked_at = time.time()
+    with started([*MANAGE, "jobs"], stored) as service:
+        eventually(lambda: service.successes_since(asked_at))
+        dropped = eventually(lambda: succeeded(stored, "--drop-old"))
+
+    assert added.returncode == 0, added.stderr
+    assert refused.returncode == 1
+    assert "Restart the gateway" in refused.stderr
+    assert len(both) == 2
+    assert keys_in(path) == both[:1], dropped.stderr
+
+
+def succeeded(data, *arguments):
+    done = manage(data, "rotate_encryption_key", *arguments)
+    return done if done.returncode == 0 else None
 
 
 @pytest.mark.processes

@@ -14,6 +14,7 @@ from django.test import Client, RequestFactory
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
+from structlog.testing import capture_logs
 
 from clients import directory, issuing, keys
 from clients.admin import ClientKeyAdmin
@@ -198,6 +199,28 @@ def test_list_can_be_narrowed_to_a_status(admin_client: Client, status: str) -> 
     assert re.findall(r"key that is (\w+)", shown) == [status]
 
 
+@pytest.mark.parametrize(
+    "query", ["role__regex=(a", "digest__startswith=g", "name=a", "role__exact=%00"]
+)
+def test_list_refuses_a_filter_that_it_does_not_show(
+    admin_client: Client, query: str
+) -> None:
+    make_client_key()
+    assert admin_client.get(f"{LIST}?{query}").status_code == 400
+
+
+def test_list_refuses_a_search_of_very_many_words(admin_client: Client) -> None:
+    make_client_key()
+    response = admin_client.get(LIST, {"q": "a " * 2000})
+    assert response.status_code == 200
+    assert "Search for at most 200 characters" in text(response)
+
+
+def test_list_takes_a_search_of_as_many_words_as_fit(admin_client: Client) -> None:
+    make_client_key()
+    assert admin_client.get(LIST, {"q": "a " * 99}).status_code == 200
+
+
 def test_list_takes_as_many_queries_for_many_keys_as_for_one(
     admin_client: Client,
 ) -> None:
@@ -266,3 +289,20 @@ def test_expire_ends_those_it_can_and_reports_the_others(admin_client: Client) -
     assert "1 expired, 1 skipped (ended before: bob)." in shown
     first.refresh_from_db()
     assert not first.is_valid(timezone.now())
+
+
+def test_the_log_keeps_who_did_what_to_a_key(admin_client: Client) -> None:
+    with capture_logs() as lines:
+        create(admin_client)
+        key = ClientKey.objects.get()
+        act(admin_client, "revoke", key)
+        act(admin_client, "revoke", key)
+        admin_client.post(page(key, "delete"), {"post": "yes"})
+    assert [
+        (line["event"], line["key_id"], line["name"], line["actor"])
+        for line in lines
+        if line["event"].startswith("client_key")
+    ] == [
+        (f"client_key_{done}", key.pk, key.name, "admin")
+        for done in ("issued", "revoked", "deleted")
+    ]

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from django.test import Client
 from django.utils import timezone
+from structlog.testing import capture_logs
 
 from clients import issuing, keys
 from clients.models import ClientKey, ClientKeyRole
@@ -146,3 +147,22 @@ def test_a_deleted_key_is_gone(api):
     assert api.send("delete", path).status_code == 204
     assert api.get(path).status_code == 404
     assert not ClientKey.objects.filter(name="alice").exists()
+
+
+def test_the_log_keeps_who_did_what_to_a_key_and_never_the_key(api):
+    with capture_logs() as lines:
+        issued = api.post(name="alice").json()
+        path = f"/api/tokens/{issued['id']}"
+        api.post(f"{path}/revoke")
+        api.post(f"{path}/revoke")
+        api.send("delete", path)
+
+    assert [
+        (line["event"], line["key_id"], line["name"], line["actor"])
+        for line in lines
+        if line["event"].startswith("client_key")
+    ] == [
+        (f"client_key_{done}", issued["id"], "alice", "key root")
+        for done in ("issued", "revoked", "deleted")
+    ]
+    assert issued["key"] not in str(lines)

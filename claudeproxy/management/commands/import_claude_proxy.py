@@ -93,7 +93,10 @@ class Command(DatabaseCommand):
             raise SystemExit(1)
 
     def _files(self, path: Path) -> list[tuple[Path, Part]]:
-        path = path.expanduser()
+        try:
+            path = path.expanduser()
+        except RuntimeError:
+            raise CommandError(f"{path}: that user has no home folder here.") from None
         if not path.is_dir():
             part = _PARTS.get(path.stem)
             if part is None:
@@ -133,14 +136,20 @@ class Command(DatabaseCommand):
 
 def _rows_of(file: Path, part: Part) -> list[tuple[str, object]]:
     try:
-        return part.rows(json.loads(file.read_text("utf-8")))
+        # Windows' editors put a byte order mark in front.
+        return part.rows(json.loads(file.read_text("utf-8-sig")))
     except OSError as error:
         raise CommandError(f"{file}: it cannot be read: {error.strerror}.") from None
     except UnicodeDecodeError:
         raise CommandError(f"{file}: this is no text in UTF-8.") from None
-    except (json.JSONDecodeError, RecursionError) as error:
-        where = f" at line {error.lineno}" if isinstance(error, ValueError) else ""
-        raise CommandError(f"{file}: this is no JSON{where}.") from None
+    except json.JSONDecodeError as error:
+        raise CommandError(f"{file}: this is no JSON at line {error.lineno}.") from None
+    except RecursionError:
+        raise CommandError(f"{file}: this is no JSON that can be read.") from None
+    except ValueError:  # more digits than Python reads
+        raise CommandError(
+            f"{file}: there is a number in it that is too long."
+        ) from None
     except ClaudeProxyError as error:
         raise CommandError(f"{file}: {error}") from None
 

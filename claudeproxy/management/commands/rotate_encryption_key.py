@@ -10,16 +10,18 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import Error as DatabaseError
+from django.db.models import QuerySet
 from django.utils import timezone
 from django_q.models import Success
 
 from accounts import signin
-from claudeproxy import commands, rotation, secretfiles, watchdog
+from claudeproxy import commands, crypto, rotation, secretfiles, watchdog
 from claudeproxy.conf import conf
 from claudeproxy.errors import ClaudeProxyError
 from claudeproxy.rotation import Column, Report
 
 _ALL_ADDRESSES = {"", "0.0.0.0", "::"}  # noqa: S104  # compared with, not bound
+_HEARTBEAT = "claudeproxy.jobs.heartbeat"
 _MOST_PASSES = 3
 
 
@@ -36,7 +38,8 @@ class Command(BaseCommand):
     help = (
         "Re-encrypt the stored secrets with the first encryption key. It may be "
         "interrupted, run again, and run beside a gateway that was started with that "
-        "key. Exits with 1 if a secret cannot be read with any key."
+        "key; beside one that was not, it refuses to. Exits with 1 if a secret cannot "
+        "be read with any key."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -51,6 +54,12 @@ class Command(BaseCommand):
             action="store_true",
             help="at last remove all keys but the first from DATA_DIR",
         )
+        parser.add_argument(
+            "--force",
+            action="store_true",
+            help="do not look for a gateway that runs. Dangerous: one that does not "
+            "know the first key fails to serve, and what it stores can be lost",
+        )
         parser.add_argument("--json", action="store_true")
 
     def handle(self, *_: Any, **options: Any) -> None:
@@ -64,7 +73,10 @@ class Command(BaseCommand):
         try:
             with rotation.alone(conf.data_dir):
                 result = self._run(
-                    path, new_key=options["new_key"], drop_old=options["drop_old"]
+                    path,
+                    new_key=options["new_key"],
+                    drop_old=options["drop_old"],
+                    force=options["force"],
                 )
         except ClaudeProxyError as error:
             raise CommandError(str(error)) from None
@@ -87,11 +99,13 @@ class Command(BaseCommand):
         if result.report.unreadable:
             raise SystemExit(1)
 
-    def _run(self, path: Path | None, *, new_key: bool, drop_old: bool) -> Result:
+    def _run(
+        self, path: Path | None, *, new_key: bool, drop_old: bool, force: bool
+    ) -> Result:
         # Read again, under the lock: another rotation may have changed the file.
         keys = rotation.read_keys(path) if path else conf.encryption_keys
         if path and new_key:
-            trace = _trace_of_gateway()
+            trace = "" if force else _trace_of_gateway()
             keys = [secretfiles.new_fernet_key(), *keys]
             rotation.write_keys(path, keys)
             self.stderr.write(f"A new key is the first one in {path}.")
@@ -102,6 +116,8 @@ class Command(BaseCommand):
                     "again without --new-key."
                 )
                 return Result(Report(), len(keys), needs_restart=True)
+        elif len(keys) > 1 and not force:
+            _refuse_beside_stale_gateway(keys, drop_old=drop_old)
         signin.prune(now=timezone.now())  # nobody needs their secrets any more
         report = rotation.rotate(keys, self._show_progress)
         if path and drop_old and len(keys) > 1:
@@ -158,10 +174,40 @@ class Command(BaseCommand):
             )
 
 
+def _refuse_beside_stale_gateway(keys: list[str], *, drop_old: bool) -> None:
+    """Go on only if a gateway that runs can read, and will write, what is to come."""
+    trace = _trace_of_gateway()
+    if not trace:
+        return
+    newest, known = crypto.fingerprints(keys)[0], _keys_of_gateway()
+    # One that knows the first key but writes with another must not lose that one yet.
+    if known[:1] == [newest] if drop_old else newest in known:
+        return
+    what = "encrypt with" if drop_old else "know"
+    raise CommandError(
+        f"A gateway seems to run: {trace}. It does not show that it would {what} the "
+        "first key, so nothing was changed. Restart the gateway, then run the command "
+        "again some seconds later. One that was stopped is forgotten after "
+        f"{watchdog.LIMIT.total_seconds() / 60:.0f} minutes. --force goes on without "
+        "asking: see docs/secrets.md for the danger."
+    )
+
+
+def _keys_of_gateway() -> list[str]:
+    """Read the fingerprints of its keys from its newest heartbeat; maybe none."""
+    beat = _recent_successes().filter(func=_HEARTBEAT).order_by("-stopped").first()
+    return str(beat.result or "").split(",") if beat else []
+
+
+def _recent_successes() -> QuerySet[Any]:
+    since = timezone.now() - watchdog.LIMIT
+    found: QuerySet[Any] = Success.objects.filter(stopped__gte=since)
+    return found
+
+
 def _trace_of_gateway() -> str:
     """Say by what a running gateway shows itself; empty if by nothing."""
-    since = timezone.now() - watchdog.LIMIT
-    if Success.objects.filter(stopped__gte=since).exists():
+    if _recent_successes().exists():
         return "a background job ended in the last minutes"
     host = "localhost" if conf.host in _ALL_ADDRESSES else conf.host
     with contextlib.suppress(OSError):
