@@ -81,8 +81,8 @@ class Pool:
             self.execute(
                 "UPDATE accounts_account SET status = 'active', access_token = ?,"
                 " refresh_token = ?, expires_at = ?, refresh_retry_at = NULL,"
-                " refresh_failures = 0, sent_refresh_digest = '', is_refresh_doubtful = 0"
-                " WHERE name = ?",
+                " refresh_failures = 0, sent_refresh_digest = '',"
+                " is_refresh_doubtful = 0 WHERE name = ?",
                 self._fernet.encrypt(pair.access_token.encode()).decode(),
                 self._fernet.encrypt(pair.refresh_token.encode()).decode(),
                 str((datetime.now(UTC) + life).replace(tzinfo=None)),
