@@ -18,8 +18,6 @@ OUR_COMMANDS = sorted(
     if app in {"accounts", "claudeproxy", "clients"}
 )
 SOURCES = sorted((ROOT / "claudeproxy").glob("*.py"))
-# Written by the benchmark.
-_MAY_BE_MISSING = {ROOT / "docs" / "performance.md"}
 _LINK = re.compile(r"\]\((?!\w+:)([^)#\s]*)(?:#([^)\s]*))?\)")
 _HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 _FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
@@ -58,7 +56,7 @@ def anchors_of(page: Path) -> set[str]:
 def test_every_link_leads_somewhere(page):
     for path, anchor in _LINK.findall(text_of(page)):
         target = (page.parent / path).resolve() if path else page
-        assert target.exists() or target in _MAY_BE_MISSING, path
+        assert target.exists(), path
         assert not anchor or anchor in anchors_of(target), f"{path}#{anchor}"
 
 
@@ -79,9 +77,7 @@ def test_every_use_of_run_is_one_that_it_knows(page):
 @by_page
 def test_every_path_exists(page):
     missing = [
-        path
-        for path in _PATH.findall(text_of(page))
-        if not (ROOT / path).exists() and ROOT / path not in _MAY_BE_MISSING
+        path for path in _PATH.findall(text_of(page)) if not (ROOT / path).exists()
     ]
 
     assert missing == []
