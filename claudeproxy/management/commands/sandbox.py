@@ -25,6 +25,7 @@ class Command(BaseCommand):
             f"Sandbox on http://{host}:{port}, no model behind it. Point a gateway at "
             f"it with UPSTREAM_BASE_URL=http://{host}:{port}. Ctrl-C ends it."
         )
+        self.stdout.flush()  # now, also where the output is not a terminal
         try:
             server.run(host, port)
         except NotLoopbackError as error:
