@@ -15,6 +15,14 @@ class AccountKind(TextChoices):
     API_KEY = "api_key", "API key"
 
 
+def health_of(usable: int) -> str:
+    """Name the health of a pool in which so many accounts can serve.
+
+    One account is degraded: nothing backs it up.
+    """
+    return ("unhealthy", "degraded", "healthy")[min(usable, 2)]
+
+
 ALLOWED_MOVES: dict[AccountStatus, frozenset[AccountStatus]] = {
     AccountStatus.ACTIVE: frozenset(
         {AccountStatus.INACTIVE, AccountStatus.RATE_LIMITED, AccountStatus.INVALID}

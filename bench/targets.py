@@ -265,7 +265,6 @@ class Gateway(Target):
         return {
             "DATA_DIR": str(self.directory / "data"),
             "UPSTREAM_BASE_URL": self.upstream,
-            "SESSION_ENABLED": "true",
             "SESSION_MAX_CONCURRENT": "100000",
             "LOG_LEVEL": "warning",
         }

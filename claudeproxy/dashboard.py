@@ -15,7 +15,7 @@ from django_q.models import Failure, Success, Task
 
 from accounts import upkeep
 from accounts.models import Account, AccountEvent
-from accounts.status import AccountKind, AccountStatus
+from accounts.status import AccountKind, AccountStatus, health_of
 from claudeproxy import schedules
 from clients.models import ClientKey
 from clients.querysets import KeyCounts
@@ -215,27 +215,22 @@ def _load_jobs(now: datetime) -> JobsPanel:
 
 
 def judge(usable: int, counts: Mapping[AccountStatus, int]) -> Health:
-    """Put the health of the gateway into words.
+    """Put the health of the gateway into words."""
+    return Health(health_of(usable), _why(usable, counts))
 
-    Two accounts that can serve are healthy, one is degraded, none is unhealthy.
-    """
+
+def _why(usable: int, counts: Mapping[AccountStatus, int]) -> str:
     total = sum(counts.values())
     others = _describe_others(usable, counts)
     if total == 0:
-        return Health(
-            "unhealthy", "No account has been added yet, so no request can be served."
-        )
+        return "No account has been added yet, so no request can be served."
     if usable == 0:
-        return Health("unhealthy", f"No account can serve. {others}")
+        return f"No account can serve. {others}"
     if usable > 1:
-        return Health("healthy", f"{usable} of {total} accounts can serve. {others}")
+        return f"{usable} of {total} accounts can serve. {others}"
     if total == 1:
-        return Health(
-            "degraded", "The only account can serve; a second one would back it up."
-        )
-    return Health(
-        "degraded", f"1 of {total} accounts can serve, and none backs it up. {others}"
-    )
+        return "The only account can serve; a second one would back it up."
+    return f"1 of {total} accounts can serve, and none backs it up. {others}"
 
 
 def _describe_others(usable: int, counts: Mapping[AccountStatus, int]) -> str:

@@ -6,6 +6,7 @@ from django.http import HttpResponse, JsonResponse, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 
 import claudeproxy
+from accounts.status import health_of
 from claudeproxy.conf import conf
 from clients.directory import KnownKey
 from proxy import admission, endpoints, errors, facts, headers, relay
@@ -101,9 +102,10 @@ async def health(request: GatewayRequest) -> HttpResponse:
         is_eligible(account, now)
         for account in request.gateway.snapshot.contents.accounts
     )
-    status = ("unhealthy", "degraded", "healthy")[min(usable, 2)]
     request.record.is_quiet = True
-    return JsonResponse({"status": status, "version": claudeproxy.__version__})
+    return JsonResponse(
+        {"status": health_of(usable), "version": claudeproxy.__version__}
+    )
 
 
 async def probe(request: GatewayRequest) -> HttpResponse:
