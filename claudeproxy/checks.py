@@ -2,12 +2,15 @@
 
 E001 a variable, or `.env`, that cannot be read · E002 the upstream's address · E003 an
 encryption key · E005 the encryption keys do not open what is stored · E006 an address
-of the provider · W001, W004 credentials would travel unencrypted · W002 `/v1` twice ·
-W003 others may look into DATA_DIR
+of the provider · E007 what makes a session · E008 a trusted proxy · E009 the address of
+Redis · W001, W004 credentials would travel unencrypted · W002 `/v1` twice · W003 others
+may look into DATA_DIR · W005 everybody is a trusted proxy
 """
 
 import stat
+from collections import Counter
 from collections.abc import Iterable, Sequence
+from ipaddress import ip_network
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -25,6 +28,8 @@ from claudeproxy.errors import ClaudeProxyError
 
 _LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 _MOST_NAMES = 10
+_SESSION_PARTS = ("ip", "user_agent", "key")
+_REDIS_SCHEMES = {"redis", "rediss", "unix"}
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 # A sign-in that was begun lives for minutes; one that is lost is begun again.
 _SHORT_LIVED = {"accounts.pendingauthorization"}
@@ -127,6 +132,84 @@ def check_provider(**_: Any) -> Iterable[CheckMessage]:
                 hint=f"Set {name} to an address that begins with https://",
                 id="claudeproxy.W004",
             )
+
+
+@register
+def check_session_identity(**_: Any) -> Iterable[CheckMessage]:
+    """A session is made by something, and by what the gateway knows."""
+    parts = conf.session_identity
+    wrong = [part for part in parts if part not in _SESSION_PARTS]
+    twice = [part for part, count in Counter(parts).items() if count > 1]
+    if parts and not wrong and not twice:
+        return []
+    what = (
+        f"{(wrong or twice)[0]!r} is not known" if wrong else "something is there twice"
+    )
+    if not parts:
+        what = "there is nothing by which sessions could be told apart"
+    return [
+        Error(
+            f"SESSION_IDENTITY: {what}.",
+            hint="Set SESSION_IDENTITY to one or more of "
+            f"{', '.join(_SESSION_PARTS)}, separated by commas.",
+            id="claudeproxy.E007",
+        )
+    ]
+
+
+@register
+def check_trusted_proxies(**_: Any) -> Iterable[CheckMessage]:
+    """Trusted proxies are addresses or networks, and not everybody."""
+    for text in conf.trusted_proxies:
+        try:
+            network = ip_network(text)
+        except ValueError:
+            yield Error(
+                f"TRUSTED_PROXIES: {text!r} is neither an address nor a network "
+                "whose last bits are zero.",
+                hint="Set TRUSTED_PROXIES to something like "
+                "127.0.0.1,10.0.0.0/8,fd00::/8",
+                id="claudeproxy.E008",
+            )
+            continue
+        if network.prefixlen == 0:
+            yield Warning(
+                f"TRUSTED_PROXIES: {text} is everybody, so that anybody may claim to "
+                "call from anywhere.",
+                hint="Set TRUSTED_PROXIES to the addresses of your own proxies.",
+                id="claudeproxy.W005",
+            )
+
+
+@register
+def check_redis(**_: Any) -> Iterable[CheckMessage]:
+    """Redis, if there is one, has an address that can be used."""
+    if not conf.redis_url or _is_redis_address(conf.redis_url):
+        return []
+    # The value is not repeated: it may hold a password.
+    return [
+        Error(
+            "REDIS_URL is not the address of a Redis.",
+            hint="Set REDIS_URL to something like redis://host:6379/0, "
+            "rediss://user:password@host:6379/0 or unix:///path/to/socket, or leave "
+            "it empty to keep sessions in the database.",
+            id="claudeproxy.E009",
+        )
+    ]
+
+
+def _is_redis_address(text: str) -> bool:
+    try:
+        url = urlsplit(text)
+        host, _port = url.hostname, url.port
+    except ValueError:
+        return False
+    if not text.isprintable() or " " in text or url.scheme not in _REDIS_SCHEMES:
+        return False
+    if url.scheme == "unix":
+        return url.path.startswith("/") and len(url.path) > 1
+    database = url.path.strip("/")
+    return bool(host) and (not database or database.isdecimal())
 
 
 def _what_is_wrong(text: str) -> str:

@@ -82,6 +82,54 @@ class Conf:
         return settings.RATE_LIMIT_DEFAULT
 
     @property
+    def session_enabled(self) -> bool:
+        return settings.SESSION_ENABLED
+
+    @property
+    def session_max_concurrent(self) -> int:
+        """How many sessions of keys without a limit of their own may be alive."""
+        return settings.SESSION_MAX_CONCURRENT
+
+    @property
+    def session_ttl(self) -> timedelta:
+        """How long a session is alive after its last request."""
+        return settings.SESSION_TTL
+
+    @property
+    def session_cleanup_enabled(self) -> bool:
+        return settings.SESSION_CLEANUP_ENABLED
+
+    @property
+    def session_cleanup_interval(self) -> timedelta:
+        """How often sessions that have ended are forgotten; whole minutes."""
+        return settings.SESSION_CLEANUP_INTERVAL
+
+    @property
+    def session_identity(self) -> list[str]:
+        """What makes a session: any of `ip`, `user_agent`, `key`."""
+        return settings.SESSION_IDENTITY
+
+    @property
+    def session_ipv6_prefix(self) -> int:
+        """Addresses of IPv6 that agree in so many bits are one client's."""
+        return settings.SESSION_IPV6_PREFIX
+
+    @property
+    def session_max_requests(self) -> int:
+        """How many requests of a session may run at a time; 0: any number."""
+        return settings.SESSION_MAX_REQUESTS
+
+    @property
+    def trusted_proxies(self) -> list[str]:
+        """Addresses and CIDRs of proxies whose forwarding headers are believed."""
+        return settings.TRUSTED_PROXIES
+
+    @property
+    def redis_url(self) -> str:
+        """Where Redis keeps the sessions; empty: the database does."""
+        return settings.REDIS_URL
+
+    @property
     def retry_enabled(self) -> bool:
         return settings.RETRY_ENABLED
 

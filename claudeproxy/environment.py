@@ -106,9 +106,11 @@ class Environment:
     def number(self, name: str, default: int, *, low: int, high: int) -> int:
         return self.read(name, lambda raw: _parse_number(raw, low, high), default)
 
-    def duration(self, name: str, default: str, *, low: str = "1ms") -> timedelta:
+    def duration(
+        self, name: str, default: str, *, low: str = "1ms", step: str = ""
+    ) -> timedelta:
         return self.read(
-            name, lambda raw: _parse_duration(raw, low), durations.parse(default)
+            name, lambda raw: _parse_duration(raw, low, step), durations.parse(default)
         )
 
     def choice(self, name: str, default: str, choices: tuple[str, ...]) -> str:
@@ -136,12 +138,14 @@ def _parse_number(raw: str, low: int, high: int) -> int:
     return number
 
 
-def _parse_duration(raw: str, low: str) -> timedelta:
+def _parse_duration(raw: str, low: str, step: str) -> timedelta:
     span = durations.parse(raw)
     if span < durations.parse(low):
         raise ValueError(f"{raw!r} is too short; use {low} or more")
     if span > durations.parse(_LONGEST):
         raise ValueError(f"{raw!r} is too long; use {_LONGEST} or less")
+    if step and span % durations.parse(step):
+        raise ValueError(f"{raw!r} is in between; use a multiple of {step}")
     return span
 
 

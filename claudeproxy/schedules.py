@@ -19,6 +19,8 @@ from django.utils.module_loading import import_string
 from django_q.models import Schedule
 from django_q.tasks import async_task
 
+from claudeproxy.conf import conf
+
 PREFIX = "claudeproxy:"
 
 Literal: TypeAlias = str | int | bool | None
@@ -42,6 +44,19 @@ class ScheduledJob:
     def group(self) -> str:
         """What the row is called, and the runs that come of it."""
         return PREFIX + self.name
+
+
+def _session_jobs() -> tuple[ScheduledJob, ...]:
+    """What operators may leave out: the session limit is right without it."""
+    if not (conf.session_enabled and conf.session_cleanup_enabled):
+        return ()
+    return (
+        ScheduledJob(
+            name="prune_sessions",
+            func="sessions_limit.tasks.prune_sessions",
+            every=conf.session_cleanup_interval,
+        ),
+    )
 
 
 SCHEDULES = (
@@ -79,6 +94,7 @@ SCHEDULES = (
         func="accounts.tasks.prune_sign_ins",
         every=timedelta(hours=1),
     ),
+    *_session_jobs(),
 )
 
 

@@ -43,6 +43,7 @@ INSTALLED_APPS = [
     "claudeproxy.apps.ClaudeProxyConfig",
     "accounts.apps.AccountsConfig",
     "clients.apps.ClientsConfig",
+    "sessions_limit.apps.SessionsLimitConfig",
     "proxy.apps.ProxyConfig",
     "claudeproxy.apps.AdminConfig",
     "django.contrib.auth",
@@ -273,6 +274,23 @@ ACCOUNTS_IDLE_THRESHOLD: timedelta = environment.duration(
 )
 ACCOUNTS_AUTO_DEACTIVATE = environment.flag("ACCOUNTS_AUTO_DEACTIVATE", default=True)
 RATE_LIMIT_DEFAULT: timedelta = environment.duration("RATE_LIMIT_DEFAULT", "1h")
+SESSION_ENABLED = environment.flag("SESSION_ENABLED", default=True)
+SESSION_MAX_CONCURRENT = environment.number(
+    "SESSION_MAX_CONCURRENT", 3, low=1, high=100_000
+)
+SESSION_TTL: timedelta = environment.duration("SESSION_TTL", "5m", low="10s")
+SESSION_CLEANUP_ENABLED = environment.flag("SESSION_CLEANUP_ENABLED", default=True)
+SESSION_CLEANUP_INTERVAL: timedelta = environment.duration(
+    "SESSION_CLEANUP_INTERVAL", "1m", low="1m", step="1m"
+)
+SESSION_IDENTITY = environment.items("SESSION_IDENTITY", ["ip", "user_agent"])
+SESSION_IPV6_PREFIX = environment.number("SESSION_IPV6_PREFIX", 64, low=1, high=128)
+SESSION_MAX_REQUESTS = environment.number(
+    "SESSION_MAX_REQUESTS", 0, low=0, high=100_000
+)
+# Whose word about where a request came from is believed.
+TRUSTED_PROXIES = environment.items("TRUSTED_PROXIES", [])
+REDIS_URL = environment.text("REDIS_URL")
 RETRY_ENABLED = environment.flag("RETRY_ENABLED", default=True)
 RETRY_MAX_ATTEMPTS = environment.number("RETRY_MAX_ATTEMPTS", 5, low=1, high=20)
 RETRY_BASE_DELAY: timedelta = environment.duration("RETRY_BASE_DELAY", "1s", low="0s")

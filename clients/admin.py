@@ -15,7 +15,7 @@ from django.utils import timezone
 from claudeproxy import add_page, durations
 from claudeproxy.list_page import ListAdmin
 from clients import issuing
-from clients.forms import AddClientKeyForm, RenameClientKeyForm
+from clients.forms import AddClientKeyForm, ChangeClientKeyForm
 from clients.issuing import IssuedKey
 from clients.models import ClientKey
 from clients.querysets import ClientKeyQuerySet
@@ -43,12 +43,12 @@ class StateFilter(admin.SimpleListFilter):
 
 @admin.register(ClientKey)
 class ClientKeyAdmin(ListAdmin[ClientKey]):
-    list_display = ("name", "status", "role", "ends", "created")
+    list_display = ("name", "status", "role", "sessions", "ends", "created")
     list_filter = (StateFilter, "role")
     search_fields = ("name",)
 
-    form = RenameClientKeyForm
-    fields = ("name", "status", "role", "ends", "created")
+    form = ChangeClientKeyForm
+    fields = ("name", "session_limit", "status", "role", "ends", "created")
     readonly_fields = ("status", "role", "ends", "created")
 
     actions = ("revoke", "expire")
@@ -61,6 +61,12 @@ class ClientKeyAdmin(ListAdmin[ClientKey]):
         return render_to_string(
             "claudeproxy/_status_badge.html", {"status": state, "word": words}
         )
+
+    @admin.display(ordering="session_limit")
+    def sessions(self, key: ClientKey) -> str:
+        if key.session_limit is None:
+            return "shared limit"
+        return f"{key.session_limit} of its own"
 
     @admin.display(ordering="expires_at")
     def ends(self, key: ClientKey) -> str:
@@ -164,7 +170,7 @@ class ClientKeyAdmin(ListAdmin[ClientKey]):
         self, request: HttpRequest, obj: ClientKey, form: Any, change: bool
     ) -> None:
         # Only what the page edits: the rest of the row may be older than the database.
-        obj.save(update_fields=["name"])
+        obj.save(update_fields=["name", "session_limit"])
 
     def delete_model(self, request: HttpRequest, obj: ClientKey) -> None:
         issuing.delete(obj, actor=_actor(request))

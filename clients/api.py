@@ -14,10 +14,10 @@ from rest_framework.viewsets import GenericViewSet
 from clients import issuing
 from clients.models import ClientKey, ClientKeyRole
 from clients.serializers import (
+    ChangeKeySerializer,
     ClientKeySerializer,
     IssuedKeySerializer,
     IssueKeySerializer,
-    RenameKeySerializer,
 )
 
 
@@ -42,6 +42,7 @@ class ClientKeyViewSet(GenericViewSet[ClientKey]):
             asked.validated_data["name"],
             ClientKeyRole(asked.validated_data["role"]),
             expires_at=asked.validated_data["expires_at"],
+            session_limit=asked.validated_data["session_limit"],
         )
         issuing.record("issued", issued.row, actor=_actor(request))
         return Response(
@@ -59,12 +60,15 @@ class ClientKeyViewSet(GenericViewSet[ClientKey]):
     def retrieve(self, request: Request, pk: str) -> Response:
         return Response(self.get_serializer(self.get_object()).data)
 
-    @extend_schema(summary="Rename", request=RenameKeySerializer)
+    @extend_schema(summary="Rename or limit", request=ChangeKeySerializer)
     def partial_update(self, request: Request, pk: str) -> Response:
-        asked = RenameKeySerializer(data=request.data)
+        asked = ChangeKeySerializer(data=request.data)
         asked.is_valid(raise_exception=True)
         key = self.get_object()
-        issuing.rename(key, asked.validated_data["name"])
+        if "name" in asked.validated_data:
+            issuing.rename(key, asked.validated_data["name"])
+        if "session_limit" in asked.validated_data:
+            issuing.limit_sessions(key, asked.validated_data["session_limit"])
         return Response(self.get_serializer(key).data)
 
     @extend_schema(summary="Delete")

@@ -16,6 +16,8 @@ class KnownKey:
     role: str
     expires_at: datetime | None
     is_revoked: bool
+    # How many sessions it may have, apart from all others; None: it shares the limit.
+    session_limit: int | None = None
 
     def why_ended(self, now: datetime) -> str | None:
         """Say why the key opens nothing any more, and what to do; None if it does."""
@@ -31,10 +33,17 @@ def load(*digests: bytes) -> Mapping[bytes, KnownKey]:
     rows = ClientKey.objects.order_by()
     if digests:
         rows = rows.filter(digest__in=digests)
-    columns = rows.values_list(
-        "digest", "pk", "name", "role", "expires_at", "revoked_at"
+    rows = rows.only(
+        *("digest", "name", "role", "expires_at", "revoked_at", "session_limit")
     )
     return {
-        bytes(digest): KnownKey(pk, name, role, expires_at, revoked_at is not None)
-        for digest, pk, name, role, expires_at, revoked_at in columns.iterator()
+        bytes(row.digest): KnownKey(
+            id=row.pk,
+            name=row.name,
+            role=row.role,
+            expires_at=row.expires_at,
+            is_revoked=row.revoked_at is not None,
+            session_limit=row.session_limit,
+        )
+        for row in rows.iterator()
     }

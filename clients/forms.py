@@ -8,7 +8,7 @@ from django.utils import timezone
 from clients import issuing
 from clients.errors import ClientKeyError
 from clients.issuing import IssuedKey
-from clients.models import ClientKey, ClientKeyRole
+from clients.models import MOST_SESSIONS, ClientKey, ClientKeyRole
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -38,6 +38,15 @@ class AddClientKeyForm(forms.Form):
         ),
     )
 
+    session_limit = forms.IntegerField(
+        required=False,
+        min_value=1,
+        max_value=MOST_SESSIONS,
+        help_text="How many sessions this key may have at a time, apart from all "
+        "others. Leave it empty for a key that shares the gateway's limit with them.",
+        widget=forms.NumberInput(attrs={"class": "vIntegerField"}),
+    )
+
     def clean_name(self) -> str:
         try:
             return issuing.clean_name(self.cleaned_data["name"])
@@ -57,16 +66,17 @@ class AddClientKeyForm(forms.Form):
                 self.cleaned_data["name"],
                 ClientKeyRole(self.cleaned_data["role"]),
                 expires_at=self.cleaned_data["expires_at"],
+                session_limit=self.cleaned_data["session_limit"],
             )
         except ClientKeyError as error:
             self.add_error("name", _message_of(error))
             return None
 
 
-class RenameClientKeyForm(_ClientKeyForm):
+class ChangeClientKeyForm(_ClientKeyForm):
     class Meta:
         model = ClientKey
-        fields: ClassVar = ["name"]
+        fields: ClassVar = ["name", "session_limit"]
 
     def clean_name(self) -> str:
         try:

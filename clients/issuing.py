@@ -9,7 +9,7 @@ from django.db import IntegrityError, transaction
 from claudeproxy.crypto import Secret
 from clients import keys
 from clients.errors import ClientKeyError
-from clients.models import ClientKey, ClientKeyRole
+from clients.models import MOST_SESSIONS, ClientKey, ClientKeyRole
 
 _log = structlog.get_logger(__name__)
 
@@ -25,15 +25,24 @@ class IssuedKey:
 
 
 def issue(
-    name: str, role: ClientKeyRole, *, expires_at: datetime | None = None
+    name: str,
+    role: ClientKeyRole,
+    *,
+    expires_at: datetime | None = None,
+    session_limit: int | None = None,
 ) -> IssuedKey:
-    """Make a key; ClientKeyError if the name is no good or taken."""
+    """Make a key; ClientKeyError names what is no good or taken."""
     name = clean_name(name)
+    check_session_limit(session_limit)
     text = keys.generate()
     try:
         with transaction.atomic():
             row = ClientKey.objects.create(
-                name=name, role=role, digest=keys.digest(text), expires_at=expires_at
+                name=name,
+                role=role,
+                digest=keys.digest(text),
+                expires_at=expires_at,
+                session_limit=session_limit,
             )
     except IntegrityError:
         raise ClientKeyError(_taken(name)) from None
@@ -49,6 +58,21 @@ def rename(row: ClientKey, name: str) -> None:
     except IntegrityError:
         raise ClientKeyError(_taken(name)) from None
     row.name = name
+
+
+def limit_sessions(row: ClientKey, session_limit: int | None) -> None:
+    """Give the key a limit of its own; None: it shares the gateway's again."""
+    check_session_limit(session_limit)
+    ClientKey.objects.filter(pk=row.pk).update(session_limit=session_limit)
+    row.session_limit = session_limit
+
+
+def check_session_limit(session_limit: int | None) -> None:
+    """Raise ClientKeyError if this is no limit a key can have."""
+    if session_limit is not None and not 1 <= session_limit <= MOST_SESSIONS:
+        raise ClientKeyError(
+            f"session_limit: use a number from 1 to {MOST_SESSIONS}, or none."
+        )
 
 
 def clean_name(name: str) -> str:

@@ -3,10 +3,13 @@
 from datetime import datetime
 from typing import ClassVar
 
+from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models
 from django.db.models import Q
 
 from clients.querysets import ClientKeyQuerySet
+
+MOST_SESSIONS = 100_000
 
 
 class ClientKeyRole(models.TextChoices):
@@ -26,6 +29,13 @@ class ClientKey(models.Model):
         null=True, blank=True, help_text="The key ends then; empty: never."
     )
     revoked_at = models.DateTimeField(null=True, blank=True, editable=False)
+    session_limit = models.PositiveIntegerField(
+        null=True,
+        blank=True,
+        validators=[MinValueValidator(1), MaxValueValidator(MOST_SESSIONS)],
+        help_text="How many sessions this key may have at a time, apart from all "
+        "others; empty: it shares the gateway's limit with them.",
+    )
     created_at = models.DateTimeField(auto_now_add=True)
 
     objects: ClassVar[ClientKeyQuerySet] = ClientKeyQuerySet.as_manager()  # type: ignore[assignment]
@@ -36,6 +46,10 @@ class ClientKey(models.Model):
             models.CheckConstraint(
                 name="client_key_role_is_known",
                 condition=Q(role__in=ClientKeyRole.values),
+            ),
+            models.CheckConstraint(
+                name="client_key_session_limit_is_positive",
+                condition=Q(session_limit__isnull=True) | Q(session_limit__gte=1),
             ),
         ]
 

@@ -127,6 +127,9 @@ def test_the_checks_are_registered():
         checks.check_upstream,
         checks.check_data_dir,
         checks.check_provider,
+        checks.check_session_identity,
+        checks.check_trusted_proxies,
+        checks.check_redis,
         checks.check_encryption_keys,
     }
 
@@ -205,3 +208,82 @@ def test_tokens_without_tls_are_a_warning(settings):
     assert warning.id == "claudeproxy.W004"
     assert isinstance(warning, django_checks.Warning)
     assert "OAUTH_TOKEN_URL" in warning.msg
+
+
+@pytest.mark.parametrize("parts", [["ip"], ["key", "ip"], ["ip", "user_agent", "key"]])
+def test_what_can_make_a_session_says_nothing(settings, parts):
+    settings.SESSION_IDENTITY = parts
+
+    assert list(checks.check_session_identity()) == []
+
+
+@pytest.mark.parametrize("parts", [[], ["ip", "host"], ["IP"], ["ip", "ip"]])
+def test_what_cannot_make_a_session_is_reported(settings, parts):
+    settings.SESSION_IDENTITY = parts
+    (error,) = checks.check_session_identity()
+
+    assert error.id == "claudeproxy.E007"
+    assert error.msg.startswith("SESSION_IDENTITY: ")
+    assert "ip, user_agent, key" in str(error.hint)
+
+
+def test_addresses_and_networks_can_be_trusted(settings):
+    settings.TRUSTED_PROXIES = ["127.0.0.1", "10.0.0.0/8", "::1", "fd00::/8"]
+
+    assert list(checks.check_trusted_proxies()) == []
+
+
+@pytest.mark.parametrize("text", ["proxy", "10.0.0.1/8", "10.0.0.0/33", "*", "10.0.0"])
+def test_what_is_no_network_cannot_be_trusted(settings, text):
+    settings.TRUSTED_PROXIES = ["127.0.0.1", text]
+    (error,) = checks.check_trusted_proxies()
+
+    assert error.id == "claudeproxy.E008"
+    assert error.msg.startswith(f"TRUSTED_PROXIES: {text!r} ")
+
+
+@pytest.mark.parametrize("text", ["0.0.0.0/0", "::/0"])
+def test_trust_in_everybody_is_warned_of(settings, text):
+    settings.TRUSTED_PROXIES = [text]
+    (warning,) = checks.check_trusted_proxies()
+
+    assert warning.id == "claudeproxy.W005"
+    assert isinstance(warning, django_checks.Warning)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "redis://127.0.0.1",
+        "redis://:secret@redis.example:6379/0",
+        "rediss://user:secret@[::1]:6380/15",
+        "unix:///run/redis.sock",
+    ],
+)
+def test_a_sound_address_of_redis_says_nothing(settings, url):
+    settings.REDIS_URL = url
+
+    assert list(checks.check_redis()) == []
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "s3cret",
+        "http://s3cret@host",
+        "redis://",
+        "redis://:s3cret@host:port/0",
+        "redis://:s3cret@host/name",
+        "redis://[s3cret",
+        "redis://ho st/s3cret",
+        "unix://",
+    ],
+)
+def test_a_wrong_address_of_redis_is_reported_without_its_password(settings, url):
+    settings.REDIS_URL = url
+    (error,) = checks.check_redis()
+
+    assert error.id == "claudeproxy.E009"
+    assert error.msg.startswith("REDIS_URL ")
+    assert "s3cret" not in f"{error.msg} {error.hint}"

@@ -58,6 +58,12 @@ def test_a_flag_is_read(environment, monkeypatch, raw, expected):
             timedelta(minutes=5),
             "use 366d or less",
         ),
+        (
+            lambda e: e.duration("T", "5m", step="1m"),
+            "90s",
+            timedelta(minutes=5),
+            "use a multiple of 1m",
+        ),
         (lambda e: e.choice("T", "a", ("a", "b")), "c", "a", "use one of a, b"),
         (lambda e: e.choice("T", "a", ("a", "b")), "A", "a", "use one of a, b"),
     ],
@@ -84,6 +90,7 @@ def test_a_wrong_value_is_noted_and_the_default_stands_in(
         (lambda e: e.number("T", 4, low=0, high=9), "0", 0),
         (lambda e: e.duration("T", "5m", low="0s"), "0s", timedelta()),
         (lambda e: e.duration("T", "5m"), "366d", timedelta(days=366)),
+        (lambda e: e.duration("T", "5m", step="1m"), "120s", timedelta(minutes=2)),
         (lambda e: e.choice("T", "a", ("a", "b")), "b", "b"),
     ],
 )

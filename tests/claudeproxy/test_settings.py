@@ -138,6 +138,13 @@ WRONG = {
     "REQUEST_TIMEOUT": "5",
     "DRAIN_TIMEOUT": "999999d",
     "ROUTING_STRATEGY": "random",
+    "SESSION_ENABLED": "perhaps",
+    "SESSION_MAX_CONCURRENT": "0",
+    "SESSION_TTL": "1s",
+    "SESSION_CLEANUP_ENABLED": "perhaps",
+    "SESSION_CLEANUP_INTERVAL": "90s",
+    "SESSION_IPV6_PREFIX": "129",
+    "SESSION_MAX_REQUESTS": "-1",
     "LOG_LEVEL": "loud",
     "LOG_FORMAT": "xml",
     "DATABASE_URL": "postgres://gateway:s3cret/x@db/name",
@@ -170,13 +177,22 @@ def test_nothing_else_is_reported(report):
     assert "Traceback" not in report
 
 
-def test_a_wrong_encryption_key_and_upstream_are_reported(tmp_path):
-    given = {"ENCRYPTION_KEYS": "s3cret", "UPSTREAM_BASE_URL": "claude"}
+def test_a_wrong_key_or_address_is_reported(tmp_path):
+    given = {
+        "ENCRYPTION_KEYS": "s3cret",
+        "UPSTREAM_BASE_URL": "claude",
+        "SESSION_IDENTITY": "ip,name",
+        "TRUSTED_PROXIES": "10.0.0.1/8",
+        "REDIS_URL": "redis://:s3cret@host:port",
+    }
     done = manage(tmp_path, "check", **given)
 
     assert done.returncode == 1
     assert "(claudeproxy.E002) UPSTREAM_BASE_URL must begin" in done.stderr
     assert "(claudeproxy.E003) ENCRYPTION_KEYS: key 1" in done.stderr
+    assert "(claudeproxy.E007) SESSION_IDENTITY: 'name'" in done.stderr
+    assert "(claudeproxy.E008) TRUSTED_PROXIES: '10.0.0.1/8'" in done.stderr
+    assert "(claudeproxy.E009) REDIS_URL is not the address" in done.stderr
     assert "s3cret" not in done.stderr
 
 

@@ -248,6 +248,22 @@ def test_change_renames_the_key_and_nothing_else(admin_client: Client) -> None:
     assert (row.name, row.role, row.expires_at) == ("bob", ClientKeyRole.USER, None)
 
 
+def test_a_key_may_have_a_session_limit_of_its_own(admin_client: Client) -> None:
+    create(admin_client, session_limit="5")
+    row = ClientKey.objects.get(session_limit=5)
+    assert "5 of its own" in text(admin_client.get(LIST))
+    admin_client.post(page(row), {"name": "alice", "session_limit": ""})
+    assert ClientKey.objects.filter(session_limit=None).exists()
+    assert "shared limit" in text(admin_client.get(LIST))
+
+
+def test_a_session_limit_that_cannot_be_is_said_beside_the_field(
+    admin_client: Client,
+) -> None:
+    assert "greater than or equal to 1" in text(create(admin_client, session_limit="0"))
+    assert not ClientKey.objects.exists()
+
+
 def test_change_does_not_undo_a_revocation_it_did_not_see() -> None:
     stale = make_client_key("alice").row
     issuing.revoke(stale, now=timezone.now())

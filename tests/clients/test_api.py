@@ -15,7 +15,16 @@ from tests.factories import make_client_key
 pytestmark = pytest.mark.django_db
 
 HOUR = timedelta(hours=1)
-FIELDS = {"id", "name", "role", "state", "expires_at", "revoked_at", "created_at"}
+FIELDS = {
+    "id",
+    "name",
+    "role",
+    "state",
+    "session_limit",
+    "expires_at",
+    "revoked_at",
+    "created_at",
+}
 
 
 class Api:
@@ -100,6 +109,9 @@ def test_the_list_shows_the_state_of_every_key(api):
         ({"name": "alice", "expires_at": "tomorrow"}, "expires_at"),
         ({"name": "alice", "expires_at": "2020-01-01T00:00:00Z"}, "expires_at"),
         ({"name": "alice", "key": "cp_mine"}, "key"),
+        ({"name": "alice", "session_limit": 0}, "session_limit"),
+        ({"name": "alice", "session_limit": 100_001}, "session_limit"),
+        ({"name": "alice", "session_limit": "many"}, "session_limit"),
     ],
 )
 def test_a_key_that_cannot_be_issued_names_the_field(api, body, field):
@@ -116,6 +128,18 @@ def test_a_key_is_renamed_and_nothing_else(api):
     assert "role" in refusal(api.send("patch", path, name="x", role="admin"))["fields"]
     key.refresh_from_db()
     assert (key.name, key.role) == ("alicia", "user")
+
+
+def test_a_session_limit_is_set_and_taken_away(api):
+    issued = api.post(name="alice", session_limit=5).json()
+    path = f"/api/tokens/{issued['id']}"
+    assert issued["session_limit"] == 5
+    assert api.send("patch", path, session_limit=7).json()["session_limit"] == 7
+
+    assert api.send("patch", path, name="alicia").json()["session_limit"] == 7
+    assert api.send("patch", path, session_limit=None).json()["session_limit"] is None
+    refused = refusal(api.send("patch", path, session_limit=0))
+    assert set(refused["fields"]) == {"session_limit"}
 
 
 @pytest.mark.parametrize("name", ["root", "", "a\x00"])

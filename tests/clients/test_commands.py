@@ -41,6 +41,7 @@ def test_json_says_it_for_programs():
         "id": ClientKey.objects.get().pk,
         "name": "alice",
         "role": "admin",
+        "session_limit": None,
     }
     assert err == ""
 
@@ -57,5 +58,20 @@ def test_a_name_that_is_taken_is_an_error():
 def test_wrong_arguments_are_an_error(arguments):
     with pytest.raises(CommandError):
         create(*arguments)
+
+    assert not ClientKey.objects.exists()
+
+
+def test_a_key_may_have_a_session_limit_of_its_own():
+    out, _ = create("alice", "--session-limit", "5", "--json")
+
+    assert json.loads(out)["session_limit"] == 5
+    assert ClientKey.objects.get().session_limit == 5
+
+
+@pytest.mark.parametrize("limit", ["0", "-1", "many"])
+def test_what_cannot_be_a_session_limit_is_an_error(limit):
+    with pytest.raises(CommandError, match=r"session[-_]limit"):
+        create("alice", f"--session-limit={limit}")
 
     assert not ClientKey.objects.exists()

@@ -36,3 +36,11 @@ def test_loading_takes_one_query(django_assert_num_queries):
         make_client_key(f"key-{number}")
     with django_assert_num_queries(1):
         directory.load()
+
+
+def test_the_session_limit_of_a_key_is_known():
+    issued = make_client_key()
+    issuing.limit_sessions(issued.row, 5)
+    known = directory.load()[keys.digest(issued.key.reveal())]
+
+    assert known.session_limit == 5

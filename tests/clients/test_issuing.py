@@ -77,3 +77,22 @@ def test_a_revoked_key_does_not_expire():
     row.refresh_from_db()
 
     assert issuing.expire(row, now=NOW) is False
+
+
+@pytest.mark.parametrize("limit", [None, 1, 100_000])
+def test_a_key_may_have_a_session_limit_of_its_own(limit):
+    issuing.issue("alice", ClientKeyRole.USER, session_limit=limit)
+    assert ClientKey.objects.get().session_limit == limit
+
+    issuing.limit_sessions(ClientKey.objects.get(), 7)
+    issuing.limit_sessions(ClientKey.objects.get(), limit)
+    assert ClientKey.objects.get().session_limit == limit
+
+
+@pytest.mark.parametrize("limit", [0, -1, 100_001])
+def test_what_cannot_be_a_session_limit_is_refused(limit):
+    with pytest.raises(ClientKeyError, match=r"^session_limit: "):
+        issuing.issue("alice", ClientKeyRole.USER, session_limit=limit)
+    row = make_client_key().row
+    with pytest.raises(ClientKeyError, match=r"^session_limit: "):
+        issuing.limit_sessions(row, limit)

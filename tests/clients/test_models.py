@@ -53,7 +53,8 @@ def test_no_keys_are_counted_as_none():
 
 
 @pytest.mark.parametrize(
-    "change", [{"role": "owner"}, {"name": "alice"}, {"digest": b"one"}]
+    "change",
+    [{"role": "owner"}, {"name": "alice"}, {"digest": b"one"}, {"session_limit": 0}],
 )
 def test_the_database_refuses_an_impossible_key(change):
     ClientKey.objects.create(name="alice", digest=b"one")

@@ -22,17 +22,34 @@ class Command(DatabaseCommand):
             default=ClientKeyRole.USER.value,
             help="admin keys will also open the admin REST API (default: user)",
         )
+        parser.add_argument(
+            "--session-limit",
+            type=int,
+            metavar="N",
+            help="how many sessions it may have at a time, apart from all others "
+            "(default: it shares the limit of the gateway)",
+        )
         parser.add_argument("--json", action="store_true")
 
     def handle(self, *_: Any, **options: Any) -> None:
         try:
-            issued = issuing.issue(options["name"], ClientKeyRole(options["role"]))
+            issued = issuing.issue(
+                options["name"],
+                ClientKeyRole(options["role"]),
+                session_limit=options["session_limit"],
+            )
         except ClientKeyError as error:
             raise CommandError(str(error)) from None
         row = issued.row
         key = issued.key.reveal()
         if options["json"]:
-            fields = {"id": row.pk, "name": row.name, "role": row.role, "key": key}
+            fields = {
+                "id": row.pk,
+                "name": row.name,
+                "role": row.role,
+                "session_limit": row.session_limit,
+                "key": key,
+            }
             self.stdout.write(json.dumps(fields))
             return
         self.stdout.write(key)

@@ -1,0 +1,13 @@
+"""Where sessions are kept: in Redis if there is one, else in the database."""
+
+from claudeproxy.conf import conf
+from sessions_limit.backends.base import Backend
+from sessions_limit.backends.database import DatabaseBackend
+from sessions_limit.backends.redis import RedisBackend
+
+
+def from_settings() -> Backend:
+    """Open the store that the settings name."""
+    if conf.redis_url:
+        return RedisBackend(conf.redis_url, ttl=conf.session_ttl)
+    return DatabaseBackend()
