@@ -79,6 +79,11 @@ SCHEDULES = (
         func="accounts.tasks.prune_sign_ins",
         every=timedelta(hours=1),
     ),
+    ScheduledJob(
+        name="prune_owned_objects",
+        func="accounts.tasks.prune_owned_objects",
+        every=timedelta(hours=1),
+    ),
 )
 
 

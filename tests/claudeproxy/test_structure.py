@@ -33,7 +33,10 @@ PURE = (
     "proxy.endpoints",
     "proxy.facts",
     "proxy.headers",
+    "proxy.listing",
+    "proxy.results_url",
     "proxy.selection",
+    "proxy.sightings",
     "proxy.sse",
 )
 # The environment of this process is read in one place. Others may say which settings
@@ -42,6 +45,7 @@ ENVIRONMENT_IS_NAMED_IN = {
     "claudeproxy/asgi.py",
     "claudeproxy/demo.py",
     "claudeproxy/environment.py",
+    "claudeproxy/handover.py",
     "claudeproxy/settings.py",
 }
 
