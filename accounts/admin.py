@@ -31,7 +31,7 @@ from accounts import (
 from accounts.activation import CheckFailedError
 from accounts.errors import IllegalMoveError, OAuthNotConfiguredError
 from accounts.forms import AddAccountForm, RenameAccountForm
-from accounts.models import Account
+from accounts.models import Account, OwnedObject
 from accounts.status import ALLOWED_MOVES, AccountKind, AccountStatus
 from accounts.tokens import Outcome
 from claudeproxy import add_page
@@ -410,6 +410,19 @@ class AccountAdmin(ListAdmin[Account]):
         return super().delete_view(
             request, object_id, {**context, **(extra_context or {})}
         )
+
+    def get_deleted_objects(
+        self, objs: Iterable[Account], request: HttpRequest
+    ) -> tuple[list[str], dict[str, int], set[str], list[str]]:
+        # Thousands of objects may belong to an account: their number says enough.
+        accounts = list(objs)
+        counts = {
+            "accounts": len(accounts),
+            "objects at the provider that are found through it": (
+                OwnedObject.objects.filter(account__in=accounts).count()
+            ),
+        }
+        return [str(account) for account in accounts], counts, set(), []
 
     def save_model(
         self, request: HttpRequest, obj: Account, form: Any, change: bool

@@ -6,7 +6,7 @@ from django.db import models
 from django.db.models import Q
 
 from accounts.querysets import AccountQuerySet
-from accounts.status import AccountKind, AccountStatus
+from accounts.status import AccountKind, AccountStatus, ObjectKind
 from claudeproxy.crypto import EncryptedField, Secret
 
 
@@ -154,3 +154,30 @@ class PendingAuthorization(models.Model):
 
     def __str__(self) -> str:
         return f"sign-in of {self.account_name}"
+
+
+class OwnedObject(models.Model):
+    """Something the upstream keeps for one account, which no other account can reach.
+
+    Written by `ownership`. It says where an object is, not that it is still there.
+    """
+
+    object_id = models.CharField(max_length=200, unique=True)
+    kind = models.CharField(max_length=10, choices=ObjectKind.choices)
+    account = models.ForeignKey(
+        Account, on_delete=models.CASCADE, related_name="owned_objects"
+    )
+    created_at = models.DateTimeField()
+    # From then on nothing is lost by forgetting it; null: as long as the account.
+    expires_at = models.DateTimeField(null=True, db_index=True)
+
+    class Meta:
+        constraints: ClassVar = [
+            models.CheckConstraint(
+                name="owned_object_kind_is_known",
+                condition=Q(kind__in=ObjectKind.values),
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return self.object_id

@@ -15,6 +15,16 @@ class AccountKind(TextChoices):
     API_KEY = "api_key", "API key"
 
 
+class ObjectKind(TextChoices):
+    """What is made through an account and stays with it."""
+
+    BATCH = "batch", "batch"
+    FILE = "file", "file"
+    SKILL = "skill", "skill"
+    CONTAINER = "container", "container"
+    THREAD = "thread", "message thread"
+
+
 def health_of(usable: int) -> str:
     """Name the health of a pool in which so many accounts can serve.
 

@@ -10,7 +10,7 @@ from datetime import timedelta
 from django.utils import timezone
 from django_q.tasks import async_task
 
-from accounts import signin, tokens, upkeep
+from accounts import ownership, signin, tokens, upkeep
 from accounts.models import Account
 from accounts.tokens import Outcome
 from claudeproxy.leases import lease
@@ -78,6 +78,11 @@ def refresh_account_capabilities(account_id: int) -> str:
 def prune_sign_ins() -> str:
     """Forget sign-ins that never came back."""
     return f"{signin.prune(now=timezone.now())} forgotten"
+
+
+def prune_owned_objects() -> str:
+    """Forget whose objects were that have expired."""
+    return f"{ownership.prune(now=timezone.now())} forgotten"
 
 
 def _for_each(func: str, account_ids: Iterable[int]) -> str:

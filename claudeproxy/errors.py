@@ -26,6 +26,8 @@ class ClaudeProxyError(Exception):
     # True or False becomes `x-should-retry`, which both SDKs obey before the status.
     should_retry: bool | None = None
     headers: Mapping[str, str] = MappingProxyType({})
+    # What programs read beside the message: `error.details` of the envelope.
+    details: Mapping[str, str] = MappingProxyType({})
 
 
 class RequestRefusedError(ClaudeProxyError):

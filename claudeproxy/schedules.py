@@ -95,6 +95,11 @@ SCHEDULES = (
         every=timedelta(hours=1),
     ),
     *_session_jobs(),
+    ScheduledJob(
+        name="prune_owned_objects",
+        func="accounts.tasks.prune_owned_objects",
+        every=timedelta(hours=1),
+    ),
 )
 
 

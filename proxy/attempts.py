@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from time import monotonic
 
 from accounts.pool import PooledAccount
+from accounts.status import AccountKind
 from claudeproxy.conf import conf
 from claudeproxy.errors import ClaudeProxyError
 from clients.directory import KnownKey
@@ -22,9 +23,10 @@ from proxy.endpoints import Endpoint
 from proxy.errors import Stage, UpstreamError, UpstreamTimeoutError
 from proxy.facts import RequestFacts
 from proxy.handler import GatewayRequest
-from proxy.outcomes import Answer, Blame, Effect, Judgement
+from proxy.outcomes import Answer, Blame, Effect, Judgement, Step
 from proxy.record import Attempt
 from proxy.selection import Decision, lacks_everywhere
+from proxy.spool import Body, FileBody
 from proxy.sse import FrameReader
 from proxy.upstream import UpstreamReply, UpstreamRequest
 
@@ -32,16 +34,34 @@ from proxy.upstream import UpstreamReply, UpstreamRequest
 _WHOLE_BYTES = 32 * 1024**2
 # Errors are short; what is longer is judged by its beginning and passed on as it comes.
 _ERROR_BYTES = 256 * 1024
+# A large upload may take as long as it does on a line of this speed.
+_SLOW_BYTES_PER_SECOND = 256 * 1024
+
+_NOT_PERMITTED = Judgement(Blame.MODEL, "not permitted", step=Step.HOP)
+
+
+@dataclass(frozen=True, slots=True)
+class Pin:
+    """The one account that can serve, and the object that only it has."""
+
+    account_id: int
+    object_id: str
+    is_thread: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """What the caller wants."""
+    """What is wanted; the target is the caller's unless the gateway asks by itself."""
 
     endpoint: Endpoint
     key: KnownKey
     facts: RequestFacts
-    body: bytes
+    body: Body
+    pin: Pin | None = None
+    method: str | None = None
+    target: bytes | None = None
+    # Would a second execution make a second object?
+    is_making: bool = False
 
     @property
     def conversation(self) -> Conversation | None:
@@ -67,6 +87,8 @@ class Failed:
     judgement: Judgement
     relayed: Served | None = None
     error: UpstreamError | None = None
+    # Was it sent, and not refused, as far as anybody knows?
+    is_perhaps_executed: bool = False
 
 
 @dataclass
@@ -88,18 +110,22 @@ class Attempts:
     asked: PooledAccount | None = None
     is_trial: bool = False
     reply: UpstreamReply | None = None
+    # Whose answer it became.
+    served_by: PooledAccount | None = None
 
     async def run(self) -> Served:
         """Return the answer for the caller.
 
         Errors: NoAccountAvailableError, AllLimitedError, RequestRefusedError for a
-        model that nobody has, UpstreamError if the network is what failed last.
+        model that nobody has, ThreadNotFoundError for a thread whose account is away,
+        UpstreamError if the network is what failed last.
         """
         gateway = self.request.gateway
         gateway.budget.note_request(self.started)
+        self.request.is_making = self.ask.is_making
         try:
             # It bounds all there is before the answer: tokens, attempts and pauses.
-            async with asyncio.timeout(conf.request_timeout.total_seconds()) as limit:
+            async with asyncio.timeout(self._most.total_seconds()) as limit:
                 return await self._run()
         except TimeoutError:
             if not limit.expired():
@@ -114,6 +140,7 @@ class Attempts:
         account = await self._choose()
         while True:
             outcome = await self._attempt(account)
+            self.served_by = account
             if isinstance(outcome, Served):
                 self.asked = None
                 gateway.benches.succeed(account.id, datetime.now(UTC))
@@ -125,12 +152,14 @@ class Attempts:
                 return following
             account = following
 
-    def _too_late(self) -> UpstreamTimeoutError:
+    def _too_late(self) -> ClaudeProxyError:
         error = UpstreamTimeoutError(Stage.PERHAPS_EXECUTED, "REQUEST_TIMEOUT passed")
         if self.asked is not None:
             judgement = outcomes.judge_error(error, is_stream=self.ask.facts.is_stream)
             self._note_failure(self.asked, judgement)
             self._charge(self.asked, judgement)
+            if self.ask.is_making:
+                return errors.perhaps_made()
         return error
 
     # --- one attempt
@@ -150,14 +179,19 @@ class Attempts:
 
     def _broken(self, error: UpstreamError) -> Failed:
         judgement = outcomes.judge_error(error, is_stream=self.ask.facts.is_stream)
-        return Failed(judgement, error=error)
+        return Failed(
+            judgement,
+            error=error,
+            is_perhaps_executed=error.stage is not Stage.NOT_SENT,
+        )
 
     async def _open(self, account: PooledAccount) -> UpstreamReply:
         scope = self.request.scope
         query: bytes = scope["query_string"]
+        target = scope["raw_path"] + (b"?" + query if query else b"")
         outgoing = UpstreamRequest(
-            method=scope["method"],
-            target=scope["raw_path"] + (b"?" + query if query else b""),
+            method=self.ask.method or scope["method"],
+            target=self.ask.target or target,
             headers=headers.for_upstream(
                 self.request.raw_headers, account.kind, account.credential
             ),
@@ -184,8 +218,9 @@ class Attempts:
 
     async def _read_whole(self, reply: UpstreamReply) -> Served:
         chunks = reply.chunks()
-        if self.ask.facts.is_stream:
-            return Served(reply, rest=chunks)  # a stream that nobody here can read
+        if self.ask.facts.is_stream or self.ask.endpoint.is_download:
+            # A stream that nobody here can read, or one that nobody here should hold.
+            return Served(reply, rest=chunks)
         start, is_whole = await _read(chunks, _WHOLE_BYTES)
         return Served(reply, start, None if is_whole else chunks)
 
@@ -229,7 +264,13 @@ class Attempts:
         """Return the account to ask next, or what the caller gets after all."""
         judgement = failed.judgement
         attempt = self._note_failure(account, judgement)
-        if judgement.effect is Effect.REFUSE and account.id not in self.replayed:
+        if self.ask.is_making and failed.is_perhaps_executed:
+            self._charge(account, judgement)
+            raise errors.perhaps_made()
+        if judgement.effect is Effect.REFUSE and self._is_barred(account):
+            judgement = _NOT_PERMITTED
+            failed = replace(failed, judgement=judgement)
+        elif judgement.effect is Effect.REFUSE and account.id not in self.replayed:
             self.replayed.add(account.id)
             await self._let_go(failed)
             renewed = await self._renew(account)
@@ -275,6 +316,19 @@ class Attempts:
             return account  # an API key; one refusal may be the upstream's slip
         return await self.request.gateway.refresher.replace(account)
 
+    def _is_barred(self, account: PooledAccount) -> bool:
+        """Is it the path that the account's sign-in is refused for?
+
+        Sign-ins are not good for all that belongs to accounts, and are refused there
+        like a token that has ended. One that was renewed just now has not.
+        """
+        if account.kind != AccountKind.OAUTH or self.ask.endpoint.kind is None:
+            return False
+        barred, now = self.request.gateway.barred, datetime.now(UTC)
+        if account.id in self.replayed:
+            barred.set(account.id, now + outcomes.LACK_PERIOD)
+        return barred.pending(account.id, now) is not None
+
     def _note_failure(self, account: PooledAccount, judgement: Judgement) -> Attempt:
         attempt = Attempt(account.name, judgement.blame, judgement.reason)
         self.request.record.attempts.append(attempt)
@@ -310,6 +364,8 @@ class Attempts:
         """Return the upstream's own answer, or raise what fits."""
         if failed.judgement.blame in {Blame.ACCOUNT, Blame.CREDENTIAL}:
             # Its words are about an account of ours, not about the caller.
+            if self.ask.pin is not None:
+                raise self._owner_gave_up(self.ask.pin, failed.judgement)
             decision = self._decide()
             if decision.account is not None:
                 raise _gave_up()
@@ -324,6 +380,17 @@ class Attempts:
         if failed.error is not None:
             raise failed.error
         raise _gave_up()
+
+    def _owner_gave_up(self, pin: Pin, judgement: Judgement) -> ClaudeProxyError:
+        if pin.is_thread:
+            return errors.ThreadNotFoundError(pin.object_id)
+        now = datetime.now(UTC)
+        wait = judgement.retry_after
+        if wait is None and judgement.until is not None:
+            wait = judgement.until - now
+        if judgement.blame is Blame.CREDENTIAL or wait is None:
+            return errors.owner_away(pin.object_id, (), None, now)
+        return errors.owner_limited(pin.object_id, wait)
 
     # --- choosing
 
@@ -349,12 +416,23 @@ class Attempts:
             self.tried.add(decision.account.id)
 
     def _decide(self) -> Decision:
-        gateway = self.request.gateway
-        if not self.ask.endpoint.is_conversation:
-            return gateway.choose_for_list(datetime.now(UTC), already_tried=self.tried)
+        gateway, endpoint = self.request.gateway, self.ask.endpoint
+        now = datetime.now(UTC)
+        if self.ask.pin is not None:
+            return gateway.choose_owner(
+                self.ask.pin.account_id,
+                now,
+                model=self.ask.facts.model,
+                already_tried=self.tried,
+                has_own_limits=endpoint.has_own_limits,
+            )
+        if endpoint.kind is not None:
+            return gateway.choose_home(self.ask.key.id, now, already_tried=self.tried)
+        if not endpoint.is_conversation:
+            return gateway.choose_for_list(now, already_tried=self.tried)
         return gateway.choose(
             self.ask.conversation,
-            datetime.now(UTC),
+            now,
             model=self.ask.facts.model,
             already_tried=self.tried,
         )
@@ -362,7 +440,7 @@ class Attempts:
     def _how(self, decision: Decision) -> str:
         """Say how an account was chosen; a conversation may have to leave its own."""
         conversation = self.ask.conversation
-        if decision.how == "affinity" or conversation is None:
+        if decision.how in {"affinity", "owner"} or conversation is None:
             return decision.how
         is_known = self.request.gateway.affinity.find(conversation) is not None
         return "moved" if is_known else decision.how
@@ -383,7 +461,13 @@ class Attempts:
     def _nobody(self, decision: Decision) -> ClaudeProxyError:
         """Say why nobody serves the request."""
         accounts = self.request.gateway.snapshot.contents.accounts
-        model = self.ask.facts.model
+        model, pin = self.ask.facts.model, self.ask.pin
+        if pin is not None and pin.is_thread:
+            return errors.ThreadNotFoundError(pin.object_id)
+        if pin is not None:
+            return errors.owner_away(
+                pin.object_id, decision.excluded, model, datetime.now(UTC)
+            )
         if model is not None and (
             lacks_everywhere(accounts, model) or errors.all_lack(decision.excluded)
         ):
@@ -408,7 +492,15 @@ class Attempts:
     @property
     def _remaining(self) -> timedelta:
         passed = timedelta(seconds=monotonic() - self.started)
-        return max(timedelta(), conf.request_timeout - passed)
+        return max(timedelta(), self._most - passed)
+
+    @property
+    def _most(self) -> timedelta:
+        """How long it may all take; each piece of a body has a limit of its own."""
+        if not isinstance(self.ask.body, FileBody):
+            return conf.request_timeout
+        seconds = self.ask.body.size / _SLOW_BYTES_PER_SECOND
+        return conf.request_timeout + timedelta(seconds=seconds)
 
     def _note_choice(self, account: PooledAccount) -> None:
         self.request.record.account_name = account.name

@@ -1,6 +1,6 @@
 """Which accounts this worker sets aside, and for how long; in memory only.
 
-Short matters stay here: bursts, limits of one group of models, models an account turned
+Short matters stay here: bursts, limits of some models, models an account turned
 out to lack, and trouble that its siblings do not have, for which each account has a
 circuit. What lasts is the account's status, in the database.
 """
@@ -12,6 +12,7 @@ from typing import Generic, TypeVar
 
 from accounts.pool import PooledAccount
 from proxy.errors import LACKS_MODEL, Exclusion
+from proxy.model_groups import group_of, line_of
 
 K = TypeVar("K")
 
@@ -26,7 +27,7 @@ _LONGEST_PAUSE = timedelta(minutes=2)
 _ALIKE_WITHIN = timedelta(seconds=5)
 # Models are named by callers: a name this long is none, and so many are enough.
 _MODEL_LENGTH = 200
-_MOST_LACKS = 1000
+_MOST_NAMES = 1000
 
 
 @dataclass(slots=True)
@@ -74,9 +75,6 @@ class Deadlines(Generic[K]):
             return None
         return until
 
-    def listed(self) -> tuple[K, ...]:
-        return tuple(self._until)
-
     def prune(self, now: datetime) -> None:
         self._until = {key: at for key, at in self._until.items() if at > now}
 
@@ -87,7 +85,8 @@ class Benches:
     def __init__(self) -> None:
         self._cool: Deadlines[int] = Deadlines()
         self._why: dict[int, Bench] = {}
-        self._cool_models: Deadlines[tuple[int, str]] = Deadlines()
+        self._cool_groups: Deadlines[tuple[int, str]] = Deadlines()
+        self._cool_lines: Deadlines[tuple[int, str]] = Deadlines()
         self._lacks: Deadlines[tuple[int, str]] = Deadlines()
         self._circuits: dict[int, Circuit] = {}
         self._served_at: dict[int, datetime] = {}
@@ -96,7 +95,13 @@ class Benches:
         self, account: PooledAccount, model: str | None, now: datetime
     ) -> Exclusion | None:
         """Say why the account is set aside; None if it is not."""
-        if not (self._cool or self._cool_models or self._lacks or self._circuits):
+        if not (
+            self._cool
+            or self._cool_groups
+            or self._cool_lines
+            or self._lacks
+            or self._circuits
+        ):
             return None
         if self._cool.pending(account.id, now):
             bench = self._why[account.id]
@@ -125,15 +130,20 @@ class Benches:
         if self._cool.set(account_id, until):
             self._why[account_id] = Bench(reason, expected_at)
 
-    def cool_models(self, account_id: int, models: str, until: datetime) -> None:
-        """Set the account aside for models whose id holds *models*."""
-        self._cool_models.set((account_id, models), until)
+    def cool_group(
+        self, account_id: int, model: str, until: datetime, now: datetime
+    ) -> None:
+        """Set the account aside for the models that share the limit of *model*."""
+        if _has_room(self._cool_groups, now):
+            self._cool_groups.set((account_id, group_of(model)), until)
+
+    def cool_line(self, account_id: int, line: str, until: datetime) -> None:
+        """Set the account aside for a line of models."""
+        self._cool_lines.set((account_id, line), until)
 
     def lack(self, account_id: int, model: str, until: datetime, now: datetime) -> None:
         """The account turned out not to have *model*."""
-        if len(self._lacks) >= _MOST_LACKS:
-            self._lacks.prune(now)
-        if len(model) <= _MODEL_LENGTH and len(self._lacks) < _MOST_LACKS:
+        if len(model) <= _MODEL_LENGTH and _has_room(self._lacks, now):
             self._lacks.set((account_id, model), until)
 
     def begin(self, account_id: int) -> bool:
@@ -201,9 +211,15 @@ class Benches:
     def _models_cool_until(
         self, account_id: int, model: str, now: datetime
     ) -> datetime | None:
-        for benched, models in self._cool_models.listed():
-            if benched != account_id or models not in model:
-                continue
-            if until := self._cool_models.pending((benched, models), now):
-                return until
-        return None
+        ends = []
+        if self._cool_groups:
+            ends.append(self._cool_groups.pending((account_id, group_of(model)), now))
+        if self._cool_lines and (line := line_of(model)):
+            ends.append(self._cool_lines.pending((account_id, line), now))
+        return max((end for end in ends if end is not None), default=None)
+
+
+def _has_room(deadlines: Deadlines[tuple[int, str]], now: datetime) -> bool:
+    if len(deadlines) >= _MOST_NAMES:
+        deadlines.prune(now)
+    return len(deadlines) < _MOST_NAMES

@@ -6,16 +6,19 @@ into their typed exceptions.
 
 import enum
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from http import HTTPStatus
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
 
+from accounts.status import ObjectKind
 from claudeproxy import durations
 from claudeproxy.errors import ClaudeProxyError, RequestRefusedError
+from proxy import endpoints
 
 _LONGEST_SLEEP = timedelta(seconds=60)
 
@@ -35,6 +38,7 @@ class Exclusion:
 
 # Why an account is left out that does not have the model asked for.
 LACKS_MODEL = "without this model"
+UNREADABLE = "encrypted with a key that is not in ENCRYPTION_KEYS"
 
 
 class Stage(enum.Enum):
@@ -101,14 +105,29 @@ class AllLimitedError(ClaudeProxyError):
     http_status: int = HTTPStatus.TOO_MANY_REQUESTS
     error_type: str = "rate_limit_error"
 
-    def __init__(self, wait: timedelta) -> None:
+    def __init__(self, wait: timedelta, message: str | None = None) -> None:
         super().__init__(
-            "All Claude accounts of this gateway are rate limited; the first is back "
-            f"in {durations.describe(wait)}."
+            message
+            or "All Claude accounts of this gateway are rate limited; the first is "
+            f"back in {durations.describe(wait)}."
         )
         self.retry_after = wait
         # SDKs sleep as long as they are told to, however long that is.
         self.should_retry = False if wait > _LONGEST_SLEEP else None
+
+
+class ThreadNotFoundError(ClaudeProxyError):
+    """The thread is where it cannot be used now; SDKs replay the conversation then."""
+
+    http_status: int = HTTPStatus.NOT_FOUND
+    error_type: str = "not_found_error"
+    details: Mapping[str, str] = MappingProxyType({"error_code": "thread_not_found"})
+
+    def __init__(self, message_id: str) -> None:
+        super().__init__(
+            f"thread.previous_message_id: the account that holds the thread of "
+            f"{message_id[:200]} cannot serve now. Send the whole conversation."
+        )
 
 
 class NotReadyError(ClaudeProxyError):
@@ -157,8 +176,7 @@ def nobody(excluded: Sequence[Exclusion], now: datetime) -> ClaudeProxyError:
 
 def not_found() -> RequestRefusedError:
     return RequestRefusedError(
-        "This gateway does not serve this path. It serves POST /v1/messages, "
-        "POST /v1/messages/count_tokens, GET /v1/models and GET /v1/models/{id}.",
+        f"This gateway does not serve this path. It serves {endpoints.served()}.",
         http_status=HTTPStatus.NOT_FOUND,
         error_type="not_found_error",
     )
@@ -171,6 +189,116 @@ def model_not_found(model: str, offered: Collection[str]) -> RequestRefusedError
         f"Offered are: {listed}.",
         http_status=HTTPStatus.NOT_FOUND,
         error_type="not_found_error",
+    )
+
+
+def object_not_found(kind: ObjectKind, object_id: str) -> RequestRefusedError:
+    return RequestRefusedError(
+        f"{object_id}: no account that this gateway uses has a {kind.label} of this "
+        "id.",
+        http_status=HTTPStatus.NOT_FOUND,
+        error_type="not_found_error",
+    )
+
+
+def object_not_looked_up(kind: ObjectKind, object_id: str) -> NoAccountAvailableError:
+    error = NoAccountAvailableError(
+        f"{object_id}: it is not known which account has this {kind.label}, and not "
+        "all of them could be asked. Try again in a moment."
+    )
+    error.retry_after = timedelta(seconds=1)
+    return error
+
+
+def owner_away(
+    object_id: str, excluded: Sequence[Exclusion], model: str | None, now: datetime
+) -> ClaudeProxyError:
+    """Say why the one account that has an object does not serve."""
+    exclusion = excluded[0] if excluded else None
+    if exclusion is not None and exclusion.until is not None:
+        return owner_limited(object_id, exclusion.until - now)
+    if exclusion is not None and exclusion.reason == LACKS_MODEL:
+        return RequestRefusedError(
+            f"model: {(model or '')[:200]} is not offered by the account that "
+            f"{object_id} belongs to. Ask another model, or make it again.",
+            http_status=HTTPStatus.NOT_FOUND,
+            error_type="not_found_error",
+        )
+    if exclusion is not None and exclusion.is_in_use and exclusion.reason != UNREADABLE:
+        error = NoAccountAvailableError(
+            f"{object_id}: the account it belongs to cannot serve now. "
+            "Try again in a moment."
+        )
+        error.retry_after = timedelta(seconds=1)
+        return error
+    not_in_use = NoAccountAvailableError(
+        f"{object_id}: the account it belongs to is not in use, and no other can "
+        "reach it. Ask the gateway's operator to activate it, or make it again."
+    )
+    not_in_use.should_retry = False  # a person has to act first
+    return not_in_use
+
+
+def owner_limited(object_id: str, wait: timedelta) -> AllLimitedError:
+    wait = max(timedelta(seconds=1), wait)
+    return AllLimitedError(
+        wait,
+        f"{object_id}: the account it belongs to is rate limited, and no other can "
+        f"reach it; it is back in {durations.describe(wait)}.",
+    )
+
+
+def owners_differ(one: str, other: str) -> RequestRefusedError:
+    return RequestRefusedError(
+        f"{one} and {other} belong to different accounts of this gateway, and a "
+        "request is served by one. Make them again with one client key: what a key "
+        "makes stays together.",
+        http_status=HTTPStatus.BAD_REQUEST,
+        error_type="invalid_request_error",
+    )
+
+
+def too_many_references(most: int) -> RequestRefusedError:
+    return RequestRefusedError(
+        f"The request names more than {most} files, skills and containers. Send it "
+        "in parts.",
+        http_status=HTTPStatus.BAD_REQUEST,
+        error_type="invalid_request_error",
+    )
+
+
+def perhaps_made() -> NoAccountAvailableError:
+    error = NoAccountAvailableError(
+        "Claude was asked to make this, but the answer did not arrive: it may be "
+        "there or not. List what there is before you send the request again."
+    )
+    error.should_retry = False
+    return error
+
+
+def owners_not_read() -> NoAccountAvailableError:
+    error = NoAccountAvailableError(
+        "This gateway could not look up which account has what the request names. "
+        "Try again in a moment."
+    )
+    error.retry_after = timedelta(seconds=1)
+    return error
+
+
+def list_incomplete() -> NoAccountAvailableError:
+    error = NoAccountAvailableError(
+        "Not all accounts of this gateway could be asked, and without them the list "
+        "would be incomplete. Try again in a moment."
+    )
+    error.retry_after = timedelta(seconds=1)
+    return error
+
+
+def bad_parameter(name: str, what: str) -> RequestRefusedError:
+    return RequestRefusedError(
+        f"{name}: {what}",
+        http_status=HTTPStatus.BAD_REQUEST,
+        error_type="invalid_request_error",
     )
 
 
@@ -219,11 +347,15 @@ def names_an_organization(header: str) -> RequestRefusedError:
     )
 
 
-def envelope(error_type: str, message: str, request_id: str) -> bytes:
+def envelope(
+    error_type: str,
+    message: str,
+    request_id: str,
+    details: Mapping[str, str] | None = None,
+) -> bytes:
     """Encode an error as the API does."""
-    body: dict[str, Any] = {
-        "type": "error",
-        "error": {"type": error_type, "message": message},
-        "request_id": request_id,
-    }
+    error: dict[str, Any] = {"type": error_type, "message": message}
+    if details:
+        error["details"] = dict(details)
+    body = {"type": "error", "error": error, "request_id": request_id}
     return msgspec.json.encode(body)

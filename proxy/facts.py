@@ -9,10 +9,28 @@ import hashlib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
+from typing import TypeVar
 
 import msgspec
 
+T = TypeVar("T")
+
 _LARGE_VALUE_BYTES = 64 * 1024
+# What a body names that belongs to an account. A quote inside a JSON string is escaped,
+# so a name between two bare ones, with a colon behind, is a key and never content. The
+# repeats are bounded because bodies in files are searched in pieces.
+REFERENCE = re.compile(
+    rb'"(?:(?:file_id|skill_id|container)"\s{0,64}:\s{0,64}"'
+    rb'|id"\s{0,64}:\s{0,64}"(?=container_))'
+    rb'([A-Za-z0-9][A-Za-z0-9._:@-]{0,199})"'
+)
+_FILE_KEY = b'"file_id"'
+_FILE = re.compile(rb'"file_id"\s{0,64}:\s{0,64}"([A-Za-z0-9][A-Za-z0-9._:@-]{0,199})"')
+# So many files are looked up; no request of this size names more.
+_MOST_FILES = 1_000
+# Of a tool whose use has a container of its own.
+_CODE_EXECUTION = b'"code_execution_'
 _OLD_SESSION_ID = re.compile(r"_session_([0-9a-fA-F-]{36})$")
 
 
@@ -21,11 +39,21 @@ class RequestFacts:
     """What choosing an account and the log need to know of a request.
 
     `conversation` tells conversations apart; None where there is none to tell.
+    `object_ids` and `thread` are what it names that may belong to one account, and the
+    answer to one that `may_show` something shows a new thread or a container.
     """
 
     model: str | None = None
     is_stream: bool = False
     conversation: bytes | None = None
+    object_ids: tuple[str, ...] = ()
+    thread: str | None = None
+    is_threaded: bool = False
+    may_have_container: bool = False
+
+    @property
+    def may_show(self) -> bool:
+        return self.is_threaded or self.may_have_container
 
 
 class _Metadata(msgspec.Struct):
@@ -36,6 +64,21 @@ class _Head(msgspec.Struct):
     model: str | None = None
     stream: bool | None = None
     metadata: _Metadata | None = None
+    thread: msgspec.Raw = msgspec.Raw()
+    container: msgspec.Raw = msgspec.Raw()
+
+
+class _Thread(msgspec.Struct):
+    previous_message_id: str | None = None
+
+
+class _Skill(msgspec.Struct):
+    skill_id: str = ""
+
+
+class _Container(msgspec.Struct):
+    id: str | None = None
+    skills: list[_Skill] | None = None
 
 
 class _Prefix(msgspec.Struct):
@@ -53,6 +96,8 @@ class _UserId(msgspec.Struct):
     session_id: str | None = None
 
 
+_thread = msgspec.json.Decoder(_Thread | None)
+_container = msgspec.json.Decoder(_Container | str | None)
 _head = msgspec.json.Decoder(_Head)
 _prefix = msgspec.json.Decoder(_Prefix)
 _message = msgspec.json.Decoder(_Message)
@@ -76,13 +121,45 @@ def read(body: bytes, *, session_id: bytes | None, by_prefix: bool) -> RequestFa
     except _UNREADABLE:
         return RequestFacts(conversation=_digest(session_id))
     named = session_id or _session_of(head.metadata)
+    thread = _decoded(_thread, head.thread)
     return RequestFacts(
         model=head.model,
         is_stream=bool(head.stream),
         conversation=(
             _digest(named) if named or not by_prefix else _prefix_digest(body)
         ),
+        object_ids=(*_of_container(head.container), *_files(body)),
+        thread=thread.previous_message_id if thread else None,
+        is_threaded=thread is not None,
+        may_have_container=bool(head.container) or _CODE_EXECUTION in body,
     )
+
+
+def _decoded(decoder: msgspec.json.Decoder[T], raw: msgspec.Raw) -> T | None:
+    if not raw:
+        return None
+    try:
+        return decoder.decode(raw)
+    except _UNREADABLE:
+        return None
+
+
+def _of_container(raw: msgspec.Raw) -> tuple[str, ...]:
+    """Name a container and the skills in it; a container may be its bare id."""
+    container = _decoded(_container, raw)
+    if isinstance(container, str):
+        return (container,)
+    if container is None:
+        return ()
+    named = [container.id, *(skill.skill_id for skill in container.skills or ())]
+    return tuple(object_id for object_id in named if object_id)
+
+
+def _files(body: bytes) -> tuple[str, ...]:
+    if _FILE_KEY not in body:
+        return ()
+    matches = islice(_FILE.finditer(body), _MOST_FILES)
+    return tuple(dict.fromkeys(match[1].decode("ascii") for match in matches))
 
 
 def _session_of(metadata: _Metadata | None) -> bytes | None:

@@ -11,6 +11,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass
 from time import monotonic
 
+from proxy.errors import Stage, UpstreamUnavailableError
 from proxy.sse import FrameReader
 
 # What may come before content: everything else opens the gate.
@@ -35,8 +36,9 @@ class Opened:
 async def hold(
     chunks: AsyncIterator[bytes], frames: FrameReader, silence_seconds: float
 ) -> Opened:
-    """Read *chunks* until the gate opens; UpstreamError if they break off before.
+    """Read *chunks* until the gate opens.
 
+    Errors: UpstreamError if they break off before that, or make no sense.
     The pieces of a chunk that are no whole frame stay in *frames*.
     """
     held = b""
@@ -59,6 +61,8 @@ async def hold(
             # An end without content: the caller must not take it for a message.
             return Opened(held, is_failed=frames.last_event is None)
         held += frames.feed(chunk)
+        if frames.fault is not None:
+            raise UpstreamUnavailableError(Stage.ANSWER_BEGUN, frames.fault)
         names = {name.strip() for name in _EVENT.findall(held)}
         if b"error" in names:
             return Opened(held, is_failed=True)

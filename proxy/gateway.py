@@ -21,9 +21,10 @@ from claudeproxy.conf import conf
 from proxy import selection
 from proxy.affinity import Affinity, Conversation
 from proxy.background import repeated
-from proxy.benches import RATE_LIMITED, Benches
+from proxy.benches import RATE_LIMITED, Benches, Deadlines
 from proxy.catalogue import Catalogue
 from proxy.outcomes import Blame, Effect, Judgement
+from proxy.owners import Owners
 from proxy.refresher import Refresher
 from proxy.retry import Budget, Policy
 from proxy.selection import Decision
@@ -62,6 +63,9 @@ class Gateway:
     policy: Policy = field(default_factory=Policy)
     benches: Benches = field(default_factory=Benches)
     budget: Budget = field(default_factory=Budget)
+    owners: Owners = field(default_factory=Owners)
+    # Accounts whose sign-in is not good for batches, files and skills.
+    barred: Deadlines[int] = field(default_factory=Deadlines)
     # How often what went wrong, by blame and reason.
     failures: Counter[tuple[Blame, str]] = field(default_factory=Counter)
     cursor: int = 0
@@ -109,6 +113,40 @@ class Gateway:
             benches=self.benches,
         )
 
+    def choose_home(
+        self, key_id: int, now: datetime, *, already_tried: Collection[int]
+    ) -> Decision:
+        """Choose the account for what a caller makes; nobody's turn is used up."""
+        return selection.choose_home(
+            self.snapshot.contents.accounts,
+            key_id=key_id,
+            cursor=self.cursor,
+            now=now,
+            already_tried=already_tried,
+            benches=self.benches,
+        )
+
+    def choose_owner(
+        self,
+        account_id: int,
+        now: datetime,
+        *,
+        model: str | None,
+        already_tried: Collection[int],
+        has_own_limits: bool,
+    ) -> Decision:
+        """Choose the one account that can serve, if it can now."""
+        return selection.choose_owner(
+            self.snapshot.contents.accounts,
+            account_id,
+            cursor=self.cursor,
+            now=now,
+            model=model,
+            already_tried=already_tried,
+            benches=self.benches,
+            has_own_limits=has_own_limits,
+        )
+
     def charge(
         self,
         account: PooledAccount,
@@ -118,6 +156,8 @@ class Gateway:
     ) -> None:
         """Let the account bear what it is to blame for, here at once."""
         now = datetime.now(UTC)
+        if model is None:
+            judgement = judgement.for_all_models
         until = judgement.until or now
         bridged = min(until, now + _BRIDGE)
         match judgement.effect:
@@ -137,12 +177,14 @@ class Gateway:
                     )
                 )
             case Effect.COOL:
-                if judgement.is_burst:
+                if judgement.blame is Blame.ACCOUNT:
                     self.benches.cool(account.id, until, RATE_LIMITED, until)
                 else:
                     self.benches.cool(account.id, until, judgement.reason)
-            case Effect.COOL_MODELS:
-                self.benches.cool_models(account.id, judgement.models, until)
+            case Effect.COOL_GROUP if model is not None:
+                self.benches.cool_group(account.id, model, until, now)
+            case Effect.COOL_LINE:
+                self.benches.cool_line(account.id, judgement.line, until)
             case Effect.LACK_MODEL if model is not None:
                 self.benches.lack(account.id, model, until, now)
             case Effect.TROUBLE:

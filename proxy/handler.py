@@ -11,20 +11,21 @@ import contextlib
 import io
 from collections.abc import AsyncGenerator
 from http import HTTPStatus
-from typing import Any, cast
+from typing import Any, Literal, cast, overload
 
 from django.conf import settings
 from django.core.handlers.asgi import ASGIHandler, ASGIRequest
 from django.http.response import HttpResponse, HttpResponseBase, StreamingHttpResponse
 from django.utils.module_loading import import_string
 
-from proxy import protocol
+from proxy import errors, protocol
 from proxy.errors import CallerGoneError, DrainingError, Stage, UpstreamError
 from proxy.gateway import Gateway, OpenRequest
 from proxy.headers import Headers
 from proxy.middleware import error_response, failure_response
 from proxy.record import End, RequestRecord
 from proxy.request_body import RequestBody
+from proxy.spool import Body, FileBody
 
 
 class GatewayRequest(ASGIRequest):
@@ -38,6 +39,8 @@ class GatewayRequest(ASGIRequest):
         self.urlconf = settings.GATEWAY_URLCONF
         self.open_request = open_
         self.is_caller_gone = False
+        # Is the upstream asked for what a second request would make twice?
+        self.is_making = False
         self.is_answer_begun = False
         self.is_answered = False
         self.resources = contextlib.AsyncExitStack()
@@ -54,12 +57,37 @@ class GatewayRequest(ASGIRequest):
         """Headers as they arrived: names in lower case, duplicates kept."""
         return cast(Headers, self.scope["headers"])
 
-    async def read_body(self, limit_bytes: int, timeout_seconds: float) -> bytes:
+    @overload
+    async def read_body(
+        self,
+        limit_bytes: int,
+        timeout_seconds: float,
+        *,
+        may_spool: Literal[False] = False,
+    ) -> bytes: ...
+
+    @overload
+    async def read_body(
+        self, limit_bytes: int, timeout_seconds: float, *, may_spool: bool
+    ) -> Body: ...
+
+    async def read_body(
+        self, limit_bytes: int, timeout_seconds: float, *, may_spool: bool = False
+    ) -> Body:
         """Take the body in, then watch for the caller to leave.
 
-        Errors: as of `RequestBody.take`.
+        With *may_spool* a large one is kept in a file, for as long as the request, and
+        *timeout_seconds* is how long the caller may be silent.
+
+        Errors: as of `RequestBody.take`, or `take_spooled`.
         """
-        body = await self.incoming.take(limit_bytes, timeout_seconds)
+        body: Body
+        if may_spool:
+            body = await self.incoming.take_spooled(limit_bytes, timeout_seconds)
+            if isinstance(body, FileBody):
+                self.resources.callback(body.close)
+        else:
+            body = await self.incoming.take(limit_bytes, timeout_seconds)
         self.record.request_bytes = len(body)
         self._watcher = asyncio.create_task(self._watch_caller())
         self.resources.callback(self._watcher.cancel)
@@ -117,7 +145,11 @@ class GatewayHandler(ASGIHandler):
                     raise
                 request.open_request.task.uncancel()
                 record.end = End.DRAINED
-                error = DrainingError(Stage.PERHAPS_EXECUTED, "drain")
+                error = (
+                    errors.perhaps_made()
+                    if request.is_making
+                    else DrainingError(Stage.PERHAPS_EXECUTED, "drain")
+                )
                 response = error_response(request, error)
             await self._send(request, response, send)
         except asyncio.CancelledError:

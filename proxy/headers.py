@@ -18,7 +18,7 @@ Headers = list[tuple[bytes, bytes]]
 
 _REQUEST_NAMES = frozenset(
     {b"accept", b"content-type", b"content-encoding", b"user-agent", b"x-app"}
-    | {b"traceparent", b"tracestate"}
+    | {b"traceparent", b"tracestate", b"range", b"if-range"}
 )
 _REQUEST_PREFIXES = (b"anthropic-", b"x-stainless-")
 # They name objects of one organization; see `errors.names_an_organization`.

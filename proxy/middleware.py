@@ -15,6 +15,10 @@ from proxy.record import End
 
 _log = structlog.get_logger(__name__)
 
+_OUR_FAULTS = frozenset(
+    {HTTPStatus.INTERNAL_SERVER_ERROR, HTTPStatus.INSUFFICIENT_STORAGE}
+)
+
 GetResponse = Callable[[Any], Awaitable[HttpResponseBase]]
 
 
@@ -56,7 +60,7 @@ def error_response(request: Any, error: ClaudeProxyError) -> HttpResponse:
     if isinstance(error, UpstreamError):
         record.cause = f"{error.stage.value}: {error.cause}"
     response = HttpResponse(
-        envelope(error.error_type, str(error), record.request_id),
+        envelope(error.error_type, str(error), record.request_id, error.details),
         status=error.http_status,
         content_type="application/json",
     )
@@ -77,6 +81,6 @@ def _end_of(error: ClaudeProxyError) -> End:
         return End.TIMEOUT
     if isinstance(error, UpstreamError):
         return End.UPSTREAM_ERROR
-    if error.http_status == HTTPStatus.INTERNAL_SERVER_ERROR:
+    if error.http_status in _OUR_FAULTS:
         return End.FAILED
     return End.REJECTED

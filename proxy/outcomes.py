@@ -23,6 +23,7 @@ from proxy.errors import (
     UpstreamTimeoutError,
 )
 from proxy.headers import Headers, first
+from proxy.model_groups import LINES
 
 
 class Blame(enum.StrEnum):
@@ -40,7 +41,8 @@ class Effect(enum.StrEnum):
     NOTHING = "nothing"
     LIMIT = "limit"  # rate_limited until a time, in the database
     COOL = "cool"  # set aside until a time, in memory
-    COOL_MODELS = "cool models"  # the same, for one group of models
+    COOL_GROUP = "cool group"  # the same, for models that share the asked one's limit
+    COOL_LINE = "cool line"  # the same, for a line of models
     LACK_MODEL = "lack model"  # does not have this model, in memory
     REFUSE = "refuse"  # its credential was refused
     TROUBLE = "trouble"  # one more failure that counts if its siblings have none
@@ -63,12 +65,25 @@ class Judgement:
     effect: Effect = Effect.NOTHING
     step: Step = Step.RELAY
     until: datetime | None = None
-    models: str = ""  # of COOL_MODELS: what a model's id holds
+    line: str = ""  # of COOL_LINE
     retry_after: timedelta | None = None
 
     @property
     def is_burst(self) -> bool:
-        return self.blame is Blame.ACCOUNT and self.effect is Effect.COOL
+        """Is it over so soon that it may be waited for?"""
+        return (
+            self.blame is Blame.ACCOUNT
+            and self.effect in {Effect.COOL, Effect.COOL_GROUP}
+            and (self.retry_after or timedelta()) <= BURST
+        )
+
+    @property
+    def for_all_models(self) -> "Judgement":
+        """The same where no model was named: it is the account's as a whole."""
+        if self.effect is not Effect.COOL_GROUP:
+            return self
+        effect = Effect.COOL if self.is_burst else Effect.LIMIT
+        return replace(self, effect=effect)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +97,9 @@ class Answer:
 
 # A limit that ends this soon is a burst: the account is not called rate limited for it.
 BURST = timedelta(seconds=10)
+# Buckets fill up continuously, within a minute from empty to full: what an API key has
+# to wait for longer is none of them, so it is not of one group of models.
+BUCKET = timedelta(seconds=60)
 # Where nothing is said of when a short throttle ends.
 THROTTLE = timedelta(seconds=30)
 # Nothing that a header says puts an account out for longer.
@@ -98,11 +116,18 @@ _SPENT_CODES = frozenset(
     }
 )
 _RATE_LIMITED, _BURST, _THROTTLED = "rate limited", "burst", "throttled"
+_GROUP_LIMITED = "rate limited for this model"
 # Limits of rates, which paths may have of their own; plans and money are for all.
-_OF_ONE_PATH = frozenset({_RATE_LIMITED, _BURST, _THROTTLED})
+_OF_ONE_PATH = frozenset({_RATE_LIMITED, _GROUP_LIMITED, _BURST, _THROTTLED})
+_RAMP_CODE = "ramp_limit_exceeded"
+# What a request names and the upstream has not, or not any more: codes of 404.
+_GONE_CODES = frozenset({"thread_not_found", "file_expired"})
+_COMPACTION_CODE = "compaction_unavailable"
+# Codes of 503 that say what an organization has to mend, with its keys or its papers.
+_ORGANIZATION_CODE = re.compile(r"cmek_.*|registration_pending")
 _MODEL = re.compile(r"model\b")
 # Claims of the unified family that bind one line of models only.
-_MODEL_CLAIMS = {b"seven_day_opus": "opus", b"seven_day_sonnet": "sonnet"}
+_LINE_CLAIMS = {f"seven_day_{line}".encode(): line for line in LINES}
 # Statuses that an `error` event's type stands for.
 STATUS_OF_TYPE = {
     "invalid_request_error": 400,
@@ -192,17 +217,14 @@ def judge_answer(
         case 403:
             return _judge_403(error, said)
         case 404:
-            return _judge_404(error, said, now)
+            return _judge_404(error, code, said, now)
         case 429:
             judgement = _judge_429(answer, kind, code, said, now, limit_default)
             if has_own_limits and judgement.reason in _OF_ONE_PATH:
                 return replace(judgement, effect=Effect.NOTHING, until=None)
             return judgement
         case status if status >= 500:
-            reason = "overloaded" if status == 529 else f"status {status}"
-            if first(answer.headers, b"x-should-retry") == b"false":
-                return Judgement(Blame.UPSTREAM, reason)
-            return _wait(reason, answer, now)
+            return _judge_5xx(answer, code, now)
     return Judgement(Blame.REQUEST, f"status {answer.status}")
 
 
@@ -217,6 +239,8 @@ def _judge_400(code: str, said: str, until: datetime) -> Judgement:
         return _spent("credit or spend limit used up", until)
     if _WITHDRAWN.fullmatch(said):
         return _refused()
+    if code.startswith("thread_"):
+        return Judgement(Blame.REQUEST, "thread")
     if "data retention" in said:
         effect = Effect.NOTHING if ":" in said else Effect.LACK_MODEL
         return Judgement(Blame.MODEL, "data retention", effect, Step.HOP, until)
@@ -237,8 +261,9 @@ def _judge_403(error: _Error | None, said: str) -> Judgement:
     return Judgement(Blame.MODEL, "not permitted", Effect.NOTHING, Step.HOP)
 
 
-def _judge_404(error: _Error | None, said: str, now: datetime) -> Judgement:
-    if error is not None and error.type == "not_found_error" and _MODEL.match(said):
+def _judge_404(error: _Error | None, code: str, said: str, now: datetime) -> Judgement:
+    is_model = error is not None and error.type == "not_found_error"
+    if is_model and code not in _GONE_CODES and _MODEL.match(said):
         return Judgement(
             *(Blame.MODEL, "model unknown to the account", Effect.LACK_MODEL),
             *(Step.HOP, now + LACK_PERIOD),
@@ -262,11 +287,25 @@ def _judge_429(
         return _judge_unified(answer.headers, after, now, limit_default)
     if "long context" in said or "extra usage" in said:
         return Judgement(Blame.REQUEST, "needs extra usage")
+    if after is None and _is_page(answer.body):
+        return Judgement(
+            Blame.NETWORK, "429 that is not the API's", Effect.NOTHING, Step.WAIT
+        )
     if after is None and kind == AccountKind.OAUTH:
         # Without the family's headers the plan is not spent: a short throttle.
         return _cool(_THROTTLED, now + THROTTLE)
-    if after is not None and after <= BURST:
+    if code == _RAMP_CODE and (after is None or after <= BUCKET):
+        # The organization asks for more than yesterday, with whatever model.
+        return _cool(_THROTTLED, now + (after or THROTTLE), after)
+    if after is not None and after <= BURST and kind == AccountKind.OAUTH:
         return _cool(_BURST, now + after, after)
+    if after is not None and after <= BUCKET and kind == AccountKind.API_KEY:
+        return Judgement(
+            Blame.ACCOUNT,
+            _BURST if after <= BURST else _GROUP_LIMITED,
+            *(Effect.COOL_GROUP, Step.HOP, now + after),
+            retry_after=after,
+        )
     return Judgement(
         *(Blame.ACCOUNT, _RATE_LIMITED, Effect.LIMIT, Step.HOP),
         until=now + (limit_default if after is None else after),
@@ -284,12 +323,30 @@ def _judge_unified(
     until = _unix_time(first(headers, _UNIFIED + b"reset"), now)
     until = until or now + (limit_default if after is None else after)
     claim = first(headers, _UNIFIED + b"representative-claim") or b""
-    if models := _MODEL_CLAIMS.get(claim):
+    if line := _LINE_CLAIMS.get(claim):
         return Judgement(
-            *(Blame.ACCOUNT, f"{models} limit spent", Effect.COOL_MODELS, Step.HOP),
-            *(until, models),
+            *(Blame.ACCOUNT, f"{line} limit spent", Effect.COOL_LINE, Step.HOP),
+            *(until, line),
         )
     return Judgement(Blame.ACCOUNT, "plan limit spent", Effect.LIMIT, Step.HOP, until)
+
+
+def _judge_5xx(answer: Answer, code: str, now: datetime) -> Judgement:
+    if answer.status == 503 and _ORGANIZATION_CODE.fullmatch(code):
+        # Nobody else's organization has it, and time alone does not mend it.
+        return Judgement(
+            Blame.ACCOUNT, "organization not ready", Effect.TROUBLE, Step.HOP
+        )
+    reason = "overloaded" if answer.status == 529 else f"status {answer.status}"
+    if first(answer.headers, b"x-should-retry") == b"false":
+        return Judgement(Blame.UPSTREAM, reason)
+    # A service beside the models is away: the account serves what does not ask for it.
+    is_beside = code == _COMPACTION_CODE
+    return Judgement(
+        *(Blame.UPSTREAM, "compaction unavailable" if is_beside else reason),
+        *(Effect.NOTHING if is_beside else Effect.TROUBLE, Step.WAIT),
+        retry_after=retry_after(answer.headers, now),
+    )
 
 
 def _refused() -> Judgement:
@@ -306,11 +363,8 @@ def _cool(reason: str, until: datetime, after: timedelta | None = None) -> Judge
     )
 
 
-def _wait(reason: str, answer: Answer, now: datetime) -> Judgement:
-    return Judgement(
-        *(Blame.UPSTREAM, reason, Effect.TROUBLE, Step.WAIT),
-        retry_after=retry_after(answer.headers, now),
-    )
+def _is_page(body: bytes) -> bool:
+    return body.lstrip().startswith(b"<")
 
 
 def _read_error(body: bytes) -> _Error | None:

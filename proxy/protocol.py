@@ -1,4 +1,4 @@
-"""The server's side of HTTP: uvicorn's protocol with eight faults of it mended.
+"""The server's side of HTTP: uvicorn's protocol with nine faults of it mended.
 
 What comes in:
 
@@ -21,6 +21,11 @@ What goes out:
 - It is sent at once, even into an answer that is on its way. Here that answer ends
   first, and the connection with it.
 
+And when the worker ends, a connection is closed though a request is on its way: one
+that has not been read yet, or that a caller sends because the last answer told it that
+it might. Here the next answer is the last one and says so; who asks for none is given
+a moment before the end.
+
 One is left: a caller that shuts its sending side and still waits for the answer is
 taken for one that has left. The two look the same until something is written, and an
 answer may have nothing to write for minutes. Claude Code closes its connection when it
@@ -28,6 +33,7 @@ is interrupted, and then the call upstream has to end at once, because it costs 
 """
 
 import asyncio
+import select
 import socket
 import struct
 from collections.abc import Sequence
@@ -59,6 +65,9 @@ _UNREAD_BODY_SECONDS = 30
 _LINGER_SECONDS = 5
 _LINGER_BYTES = 64 * 1024**2
 
+# How long a request is still taken on an idle connection of a worker that ends.
+_LAST_CALL_SECONDS = 0.5
+
 _UNREADABLE = "This is not a request in HTTP/1.1 that this gateway can read."
 _HEAD_TOO_LARGE = (
     f"The request's head is larger than {_HEAD_LIMIT_BYTES // 1024} KB, which is the "
@@ -87,6 +96,7 @@ class GatewayProtocol(HttpToolsProtocol):
         self._is_in_head = True
         self._is_resuming = False
         self._is_deaf = False
+        self._is_ending = False
         self._dropped_bytes = 0
         self._deadline: asyncio.TimerHandle | None = None
 
@@ -189,7 +199,7 @@ class GatewayProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         if not self._is_resuming:
-            if self._deadline is None:
+            if self._deadline is None or self._is_ending:
                 self._set_deadline(_HEAD_SECONDS)
             super().on_message_begin()
 
@@ -221,11 +231,47 @@ class GatewayProtocol(HttpToolsProtocol):
         super().on_response_complete()
         if self.cycle.response_complete and not self._is_in_head:
             self._set_deadline(_UNREAD_BODY_SECONDS)
+        elif self.cycle.response_complete and self._is_ending:
+            self._call_last()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        if self._is_ending:
+            cycle.keep_alive = False
         if cycle.scope["http_version"] in {"0.9", "1.0"}:
             app = partial(_serve_without_chunks, cycle, app)
         super()._start_asgi_task(cycle, app)
+
+    # --- the worker's end -------------------------------------------------------------
+
+    def shutdown(self) -> None:
+        """Make the next answer that can say so the last one."""
+        self._is_ending = True
+        if self._is_deaf:
+            return  # it ends by itself, and soon
+        cycle = self.cycle
+        if cycle is not None and not cycle.response_complete:
+            if not cycle.response_started:
+                cycle.keep_alive = False
+        elif not self._is_in_head:
+            super().shutdown()  # answered, and still sending its body
+        elif self._head_bytes == 0:
+            self._call_last()
+
+    def _call_last(self) -> None:
+        """Take one more request, if it comes at once."""
+        if not self.transport.is_closing():
+            self._clear_deadline()
+            self._deadline = self.loop.call_later(_LAST_CALL_SECONDS, self._close_idle)
+
+    def _close_idle(self) -> None:
+        # A busy loop comes to its timers before it reads what has arrived.
+        descriptor = self.transport.get_extra_info("socket").fileno()
+        arrived = select.poll()
+        arrived.register(descriptor, select.POLLIN)
+        if arrived.poll(0):
+            self._call_last()
+        else:
+            self.transport.close()
 
 
 async def _serve_without_chunks(

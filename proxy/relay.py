@@ -1,8 +1,8 @@
 """The answer's way to the caller: bytes out as they came in, and a legal end.
 
-An event stream passes frame by frame. If it breaks, an `error` event ends it, because a
-stream that just stops looks whole to the SDKs. Any other body that breaks off is left
-incomplete, which HTTP shows the caller.
+An event stream passes frame by frame. If it breaks, or a frame makes no sense, an
+`error` event ends it, because a stream that just stops looks whole to the SDKs. Any
+other body that breaks off is left incomplete, which HTTP shows the caller.
 """
 
 import asyncio
@@ -51,6 +51,8 @@ async def events(
         async for chunk in rest:
             if whole := frames.feed(chunk):
                 yield whole
+            if frames.fault is not None:
+                raise UpstreamUnavailableError(Stage.ANSWER_BEGUN, frames.fault)
         if last := frames.finish():
             yield last
     except UpstreamError as error:
@@ -60,10 +62,11 @@ async def events(
             raise
         open_request.task.uncancel()
         broken = DrainingError(Stage.ANSWER_BEGUN, "drain")
-    if frames.last_event == b"message_stop":
+    last_event = None if frames.fault else frames.last_event
+    if last_event == b"message_stop":
         record.end = End.COMPLETE
         return
-    if frames.last_event == b"error":
+    if last_event == b"error":
         record.end, record.cause = End.UPSTREAM_ERROR, "error event"
         return
     if broken is None:

@@ -10,6 +10,7 @@ from claudeproxy.errors import RequestRefusedError
 from proxy import errors
 from proxy.errors import CallerGoneError
 from proxy.headers import Headers, first
+from proxy.spool import PIECE_BYTES, Body, FileBody
 
 # After a refusal a caller may still be sending. It is listened to for this long and
 # this much, or it would see a reset instead of the answer (RFC 9112 §9.6).
@@ -37,15 +38,56 @@ class RequestBody:
         in a coding that only its sender can undo; CallerGoneError if the caller leaves
         first.
         """
-        if self._has_foreign_coding:
-            raise _coding_not_implemented()
-        if (self._declared_bytes or 0) > limit_bytes:
-            raise errors.body_too_large(limit_bytes)
+        self._require_takable(limit_bytes)
         try:
             async with asyncio.timeout(timeout_seconds):
                 return await self._gather(limit_bytes)
         except TimeoutError:
             raise errors.body_too_slow() from None
+
+    async def take_spooled(self, limit_bytes: int, silence_seconds: float) -> Body:
+        """Take a body in that may be too large for memory; a file is the caller's.
+
+        However long it takes as a whole, no two pieces may be further apart than
+        *silence_seconds*.
+
+        Errors: as of `take`; SpoolError if there is no place for it on the disk.
+        """
+        self._require_takable(limit_bytes)
+        file = FileBody(self._declared_bytes or 0)
+        try:
+            rest = await self._spool(file, limit_bytes, silence_seconds)
+            if not file.size:
+                return bytes(rest)
+            await file.append(rest)
+        except BaseException:
+            file.close()
+            raise
+        return file
+
+    async def _spool(
+        self, file: FileBody, limit_bytes: int, silence_seconds: float
+    ) -> bytearray:
+        """Write the body into *file*, but for the last piece, which is returned."""
+        held = bytearray()
+        while not self.is_complete:
+            try:
+                async with asyncio.timeout(silence_seconds):
+                    held += await self._next_piece()
+            except TimeoutError:
+                raise errors.body_too_slow() from None
+            if file.size + len(held) > limit_bytes:
+                raise errors.body_too_large(limit_bytes)
+            if len(held) > PIECE_BYTES:
+                await file.append(held)
+                held = bytearray()
+        return held
+
+    def _require_takable(self, limit_bytes: int) -> None:
+        if self._has_foreign_coding:
+            raise _coding_not_implemented()
+        if (self._declared_bytes or 0) > limit_bytes:
+            raise errors.body_too_large(limit_bytes)
 
     async def _gather(self, limit_bytes: int) -> bytes:
         pieces: list[bytes] = []

@@ -6,6 +6,7 @@ eligible, whatever its tier: prompt caches and thinking blocks belong to an acco
 Every decision carries its reasons.
 """
 
+import hashlib
 from bisect import bisect_right
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from typing import Literal
 from accounts.pool import REFRESH_MARGIN, PooledAccount
 from accounts.status import AccountStatus
 from proxy.benches import Benches
-from proxy.errors import LACKS_MODEL, Exclusion
+from proxy.errors import LACKS_MODEL, UNREADABLE, Exclusion
 
 # For so long after a rate limit ended, accounts that had none are preferred.
 RECOVERY_PERIOD = timedelta(minutes=5)
@@ -40,7 +41,7 @@ class Decision:
     """
 
     account: PooledAccount | None
-    how: Literal["affinity", "round_robin", "nobody"]
+    how: Literal["affinity", "round_robin", "owner", "home", "nobody"]
     tier: Tier | None
     cursor: int
     excluded: tuple[Exclusion, ...]
@@ -90,6 +91,71 @@ def choose(
     return Decision(chosen, "round_robin", best, chosen.id, tuple(excluded))
 
 
+def choose_home(
+    pool: Sequence[PooledAccount],
+    *,
+    key_id: int,
+    cursor: int,
+    now: datetime,
+    already_tried: Collection[int] = (),
+    benches: Benches | None = None,
+) -> Decision:
+    """Choose the account for what the caller of *key_id* makes: always the same one.
+
+    Accounts rank by a digest of key and account, so all workers agree without talking,
+    keys spread evenly, and an account that goes moves only the keys that it had.
+    """
+    eligible: list[PooledAccount] = []
+    excluded: list[Exclusion] = []
+    for account in pool:
+        exclusion = _status_says_no(account, now)
+        if exclusion is None and benches is not None:
+            exclusion = benches.why_not(account, None, now)
+        if exclusion is None:
+            exclusion = _request_says_no(account, None, already_tried)
+        if exclusion is None:
+            eligible.append(account)
+        else:
+            excluded.append(exclusion)
+    if not eligible:
+        return Decision(None, "nobody", None, cursor, tuple(excluded))
+    home = max(eligible, key=lambda account: _home_rank(key_id, account.id))
+    return Decision(home, "home", tier_of(home, now), cursor, tuple(excluded))
+
+
+def choose_owner(
+    pool: Sequence[PooledAccount],
+    owner_id: int,
+    *,
+    cursor: int,
+    now: datetime,
+    model: str | None = None,
+    already_tried: Collection[int] = (),
+    benches: Benches | None = None,
+    has_own_limits: bool = False,
+) -> Decision:
+    """Choose the one account that has what the request is about, if it may serve.
+
+    *has_own_limits* says that limits of messages do not count; nor does trouble that
+    others lack, since no other can help.
+    """
+    account = next((account for account in pool if account.id == owner_id), None)
+    if account is None:
+        return Decision(None, "nobody", None, cursor, ())
+    exclusion = _status_says_no(account, now, has_own_limits=has_own_limits)
+    if exclusion is None and benches is not None and not has_own_limits:
+        exclusion = benches.why_not(account, model, now)
+    if exclusion is None:
+        exclusion = _request_says_no(account, model, already_tried)
+    if exclusion is not None:
+        return Decision(None, "nobody", None, cursor, (exclusion,))
+    return Decision(account, "owner", tier_of(account, now), cursor, ())
+
+
+def _home_rank(key_id: int, account_id: int) -> bytes:
+    return hashlib.blake2b(b"%d:%d" % (key_id, account_id), digest_size=8).digest()
+
+
 def is_eligible(account: PooledAccount, now: datetime) -> bool:
     """May the account serve requests at all?"""
     return _status_says_no(account, now) is None
@@ -116,18 +182,19 @@ def lacks_everywhere(pool: Sequence[PooledAccount], model: str) -> bool:
     return bool(accounts) and all(_is_known_to_lack(a, model) for a in accounts)
 
 
-def _status_says_no(account: PooledAccount, now: datetime) -> Exclusion | None:
+def _status_says_no(
+    account: PooledAccount, now: datetime, *, has_own_limits: bool = False
+) -> Exclusion | None:
     if account.status == AccountStatus.RATE_LIMITED:
         until = account.rate_limited_until
         # The recovery job only writes down what is true from this moment on.
-        if until is None or until > now:
+        if not has_own_limits and (until is None or until > now):
             return Exclusion(account.name, "rate limited", until)
     elif account.status != AccountStatus.ACTIVE:
         reason = str(account.status.label)
         return Exclusion(account.name, reason, is_in_use=False)
     if not account.is_readable:
-        reason = "encrypted with a key that is not in ENCRYPTION_KEYS"
-        return Exclusion(account.name, reason)
+        return Exclusion(account.name, UNREADABLE)
     if (
         account.expires_at is not None
         and account.expires_at <= now

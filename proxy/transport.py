@@ -26,6 +26,8 @@ from aiohttp.payload import Payload
 from multidict import CIMultiDict
 from yarl import URL
 
+from proxy.spool import FileBody, SpoolError
+
 _PIECE_BYTES = 64 * 1024
 # Longer than one header line of any client seen; the default is 8 KB.
 _LINE_LIMIT_BYTES = 64 * 1024
@@ -60,17 +62,39 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send *request*; return as soon as status and headers are in.
 
-        Shape: the request's body is in memory (`request.content`); the URL's target may
-        be given literally in `extensions["target"]`.
+        Shape: the request's body is in memory (`request.content`) or a `FileStream`;
+        the URL's target may be given literally in `extensions["target"]`.
+
+        Errors: SpoolError if the body cannot be read from its file.
         """
+        if not isinstance(request.stream, FileStream):
+            body = request.content
+            write_timeout = request.extensions.get("timeout", {}).get("write")
+            return await self._send(
+                request, _TimedBytes(body, write_timeout) if body else None
+            )
+        payload = _TimedFile(
+            request.stream.body, request.extensions.get("timeout", {}).get("write")
+        )
+        try:
+            response = await self._send(request, payload)
+        except httpx.TransportError:
+            if payload.fault is not None:
+                raise payload.fault from None
+            raise
+        payload.is_refused = response.is_error
+        return response
+
+    async def _send(
+        self, request: httpx.Request, payload: Payload | None
+    ) -> httpx.Response:
         timeout = request.extensions.get("timeout", {})
-        body = request.content
         with _translated():
             reply = await self._session.request(
                 request.method,
                 _url(request),
                 headers=_headers(request),
-                data=_TimedBytes(body, timeout.get("write")) if body else None,
+                data=payload,
                 allow_redirects=False,
                 timeout=aiohttp.ClientTimeout(
                     total=None,
@@ -113,6 +137,16 @@ class _ReplyStream(httpx.AsyncByteStream):
         self._reply.close()
 
 
+class FileStream(httpx.AsyncByteStream):
+    """What an httpx request has in place of its content if the body is in a file."""
+
+    def __init__(self, body: FileBody) -> None:
+        self.body = body
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self.body.pieces()
+
+
 class _TimedBytes(Payload):
     """A request body in memory, written in pieces, each with a time limit.
 
@@ -130,17 +164,62 @@ class _TimedBytes(Payload):
 
     async def write(self, writer: AbstractStreamWriter) -> None:
         if len(self._body) <= _PIECE_BYTES:
-            await self._write_piece(writer, self._body)
+            await _write_piece(writer, self._body, self._write_timeout)
             return
         view = memoryview(self._body)
         for start in range(0, len(view), _PIECE_BYTES):
-            await self._write_piece(writer, view[start : start + _PIECE_BYTES])
+            piece = view[start : start + _PIECE_BYTES]
+            await _write_piece(writer, piece, self._write_timeout)
 
-    async def _write_piece(
-        self, writer: AbstractStreamWriter, piece: bytes | memoryview
-    ) -> None:
-        async with asyncio.timeout(self._write_timeout):
-            await writer.write(piece)
+
+class _TimedFile(Payload):
+    """A request body in a file, written as one in memory is."""
+
+    def __init__(self, body: FileBody, write_timeout: float | None) -> None:
+        super().__init__(body)
+        self._size = body.size
+        self._body = body
+        self._write_timeout = write_timeout
+        # Why it could not be read: aiohttp says only that something went wrong.
+        self.fault: SpoolError | None = None
+        # Has the upstream answered that it does not want it?
+        self.is_refused = False
+
+    def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
+        raise TypeError("too large for memory")
+
+    async def write(self, writer: AbstractStreamWriter) -> None:
+        try:
+            async for large in self._body.pieces():
+                view = memoryview(large)
+                for start in range(0, len(view), _PIECE_BYTES):
+                    await self._notice_answer()
+                    piece = view[start : start + _PIECE_BYTES]
+                    await _write_piece(writer, piece, self._write_timeout)
+        except SpoolError as error:
+            self.fault = error
+            raise
+
+    async def _notice_answer(self) -> None:
+        """Let an answer in that comes before its time; send no more if it is a refusal.
+
+        Whoever refuses a body may close the connection on it, and the next write would
+        end it here too, with an answer that nobody had read.
+        """
+        # What was ready to be read is handed out behind a task that waits for one turn.
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        if self.is_refused:
+            # Until aiohttp, which has the answer, cancels the writing. To return would
+            # mean that the body is complete.
+            await asyncio.get_running_loop().create_future()
+
+
+async def _write_piece(
+    writer: AbstractStreamWriter, piece: bytes | memoryview, seconds: float | None
+) -> None:
+    async with asyncio.timeout(seconds):
+        await writer.write(piece)
 
 
 def _url(request: httpx.Request) -> URL:
@@ -185,7 +264,7 @@ _TRANSLATIONS: tuple[tuple[type[BaseException], type[httpx.TransportError]], ...
     (aiohttp.ClientConnectionResetError, httpx.WriteError),
     (aiohttp.ClientOSError, httpx.ReadError),
     (aiohttp.ClientError, httpx.ReadError),
-    # Only `_TimedBytes` raises it bare.
+    # Only `_write_piece` raises it bare.
     (TimeoutError, httpx.WriteTimeout),
     (OSError, httpx.ReadError),
 )

@@ -21,7 +21,8 @@ from proxy.errors import (
     UpstreamUnavailableError,
 )
 from proxy.headers import Headers, first
-from proxy.transport import AiohttpTransport
+from proxy.spool import Body
+from proxy.transport import AiohttpTransport, FileStream
 
 _CONNECT_TIMEOUT_SECONDS = 10.0
 # For each piece of a body, not for the whole of it.
@@ -48,7 +49,7 @@ class UpstreamRequest:
     method: str
     target: bytes
     headers: Headers
-    body: bytes
+    body: Body
 
 
 class UpstreamReply:
@@ -123,13 +124,16 @@ class Upstream:
     async def open(self, request: UpstreamRequest) -> UpstreamReply:
         """Send *request* and return when the answer's status and headers are in.
 
-        Errors: UpstreamError, with the stage the request had reached.
+        Errors: UpstreamError, with the stage the request had reached; SpoolError if a
+        body in a file cannot be read.
         """
+        body = request.body
         http_request = httpx.Request(
             request.method,
             self._origin,
             headers=request.headers,
-            content=request.body or None,
+            content=(body or None) if isinstance(body, bytes) else None,
+            stream=None if isinstance(body, bytes) else FileStream(body),
             # httpx's own client would add headers and rewrite the URL.
             extensions={
                 "timeout": self._timeout,

@@ -1,32 +1,89 @@
 """The way of a request: admit, choose, send, relay."""
 
+from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from django.http import HttpResponse, JsonResponse, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 
 import claudeproxy
-from accounts.status import health_of
+from accounts.status import ObjectKind, health_of
 from claudeproxy.conf import conf
 from clients.directory import KnownKey
-from proxy import admission, endpoints, errors, facts, headers, relay
+from proxy import (
+    addresses,
+    admission,
+    endpoints,
+    errors,
+    facts,
+    headers,
+    objects,
+    relay,
+    results_url,
+    sightings,
+)
 from proxy.attempts import Ask, Attempts, Served
 from proxy.endpoints import Endpoint
 from proxy.facts import RequestFacts
 from proxy.handler import GatewayRequest
+from proxy.lists import RelayedError
 from proxy.selection import is_eligible
+from proxy.spool import Body
 
 
 async def forward(request: GatewayRequest) -> HttpResponseBase:
     """Serve a request of the API with an account of the pool."""
     endpoint = _endpoint(request)
     key = await _admit(request)
-    body = await request.read_body(
-        endpoint.body_limit_bytes, conf.request_timeout.total_seconds()
-    )
-    known = _facts(request, endpoint, body)
-    served = await Attempts(request, Ask(endpoint, key, known, body)).run()
-    return _answer(request, served)
+    timeout_seconds = conf.request_timeout.total_seconds()
+    if endpoint.kind is not None:
+        body = await request.read_body(
+            endpoint.body_limit_bytes, timeout_seconds, may_spool=True
+        )
+        return await _forward_owned(request, endpoint, key, body)
+    held = await request.read_body(endpoint.body_limit_bytes, timeout_seconds)
+    known = _facts(request, endpoint, held)
+    pin = await objects.pin_of(request, known.object_ids, known.thread)
+    attempts = Attempts(request, Ask(endpoint, key, known, held, pin))
+    served = await attempts.run()
+    content = _content(request, served)
+    if known.may_show and attempts.served_by is not None:
+        content = await objects.watched(
+            *(content, served, request.gateway.owners, attempts.served_by.id),
+            is_thread=known.is_threaded,
+        )
+    return _answer(request, served, content)
+
+
+async def _forward_owned(
+    request: GatewayRequest, endpoint: Endpoint, key: KnownKey, body: Body
+) -> HttpResponseBase:
+    """Serve a request about what belongs to one account, or to each its own."""
+    if not endpoint.is_collection:
+        served = await objects.by_id(request, endpoint, key, body)
+    elif request.method == "POST":
+        served = await objects.make(request, endpoint, key, body)
+    else:
+        base_url = addresses.base_url(request)
+        try:
+            page = await objects.listed(request, endpoint, key, base_url)
+        except RelayedError as relayed:
+            served = relayed.served
+        else:
+            return HttpResponse(page, content_type="application/json")
+    if endpoint.kind is ObjectKind.BATCH and served.rest is None:
+        served = _with_our_address(request, served)
+    return _answer(request, served, _content(request, served))
+
+
+def _with_our_address(request: GatewayRequest, served: Served) -> Served:
+    batch = sightings.read_object(served.start)
+    if batch is None:
+        return served
+    base_url = addresses.base_url(request)
+    start = results_url.rewritten(served.start, batch.id, base_url)
+    return replace(served, start=start)
 
 
 def _endpoint(request: GatewayRequest) -> Endpoint:
@@ -71,19 +128,27 @@ def _facts(request: GatewayRequest, endpoint: Endpoint, body: bytes) -> RequestF
     return known
 
 
-def _answer(request: GatewayRequest, served: Served) -> StreamingHttpResponse:
-    record, reply = request.record, served.reply
+def _content(request: GatewayRequest, served: Served) -> AsyncIterator[bytes]:
+    record = request.record
     if served.frames is not None and served.rest is not None:
-        content = relay.events(
+        return relay.events(
             served.start, served.rest, served.frames, record, request.open_request
         )
-    else:
-        content = relay.body(served.start, served.rest, record)
+    return relay.body(served.start, served.rest, record)
+
+
+def _answer(
+    request: GatewayRequest, served: Served, content: AsyncIterator[bytes]
+) -> StreamingHttpResponse:
+    reply = served.reply
     response = StreamingHttpResponse(content, status=reply.status)
     del response.headers["content-type"]
     for name, value in headers.for_caller(reply.headers):
-        if name == b"content-length" and reply.is_event_stream:
-            continue  # an error event may have to be put behind it
+        if name == b"content-length":
+            if reply.is_event_stream:
+                continue  # an error event may have to be put behind it
+            if served.rest is None:
+                value = b"%d" % len(served.start)
         text = value.decode("latin-1")
         if name.decode() in response.headers:
             # RFC 9110 §5.3: several lines of one name are one list.

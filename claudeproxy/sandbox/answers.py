@@ -97,6 +97,7 @@ class Answer:
     blocks: Sequence[Block]
     stop_reason: str
     usage: Usage
+    container: Mapping[str, object] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,12 +134,12 @@ def compose(
     )
 
 
-def message(answer: Answer) -> bytes:
+def message(answer: Answer, *, service_tier: str = "standard") -> bytes:
     """Write an answer as the JSON body of a Messages response."""
     content = [block.whole for block in answer.blocks]
-    return msgspec.json.encode(
-        _envelope(answer, content, answer.stop_reason, answer.usage)
-    )
+    usage = msgspec.structs.replace(answer.usage, service_tier=service_tier)
+    whole = _envelope(answer, content, answer.stop_reason, usage)
+    return msgspec.json.encode({**whole, "container": answer.container})
 
 
 def frames(answer: Answer) -> list[bytes]:
@@ -158,7 +159,7 @@ def frames(answer: Answer) -> list[bytes]:
             "stop_reason": answer.stop_reason,
             "stop_sequence": None,
             "stop_details": None,
-            "container": None,
+            "container": answer.container,
         },
         "usage": _delta_usage(answer.usage),
     }

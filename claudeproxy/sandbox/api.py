@@ -10,6 +10,7 @@ from claudeproxy.sandbox.calls import JSON, Call, require_method
 from claudeproxy.sandbox.delivery import Reply
 from claudeproxy.sandbox.errors import ApiError
 from claudeproxy.sandbox.oauth import authorize, endpoints, scopes
+from claudeproxy.sandbox.objects import conversing, routes, threads
 from claudeproxy.sandbox.requests import Head
 from claudeproxy.sandbox.script import MESSAGES_PATH, TOKEN_PATH
 
@@ -45,8 +46,8 @@ def respond(call: Call) -> Reply:
     try:
         return _route(call)
     except ApiError as exc:
-        kind = errors.error_type(exc.status)
-        return calls.fail(call, exc.status, kind, exc.message, *exc.headers)
+        body = exc.body(call.request_id)
+        return calls.answer(call, exc.status, body, JSON, *exc.headers)
 
 
 def _route(call: Call) -> Reply:
@@ -65,11 +66,11 @@ def _route(call: Call) -> Reply:
         return calls.scripted(call)
     if call.body is None:
         raise ApiError(413, "Request exceeds the maximum size")
-    method, handler = _find(call.path)
-    require_method(call, method)
+    handlers = _find(call.path)
+    require_method(call, *handlers)
     if call.path.startswith("/v1/"):
         _check_use(call)
-    return handler(call, call.account)
+    return handlers[call.method](call, call.account)
 
 
 def _check_use(call: Call) -> None:
@@ -85,37 +86,36 @@ def _check_use(call: Call) -> None:
         raise ApiError(400, "anthropic-version: header is required")
 
 
-def _find(path: str) -> tuple[str, Callable[[Call, Account], Reply]]:
+def _find(path: str) -> Mapping[str, Callable[[Call, Account], Reply]]:
+    """Find what answers at a path, by method."""
     if path == MESSAGES_PATH:
-        return "POST", _messages
+        return {"POST": _messages}
     if path == COUNT_PATH:
-        return "POST", _count_tokens
+        return {"POST": _count_tokens}
     if path == MODELS_PATH:
-        return "GET", _models
+        return {"GET": _models}
     if path.startswith(f"{MODELS_PATH}/"):
-        return "GET", _model
+        return {"GET": _model}
     if path == endpoints.PROFILE_PATH:
-        return "GET", endpoints.profile
+        return {"GET": endpoints.profile}
     if path == endpoints.USAGE_PATH:
-        return "GET", endpoints.usage
-    raise ApiError(404, "Not found")
+        return {"GET": endpoints.usage}
+    return routes.find(path)
 
 
 def _messages(call: Call, account: Account) -> Reply:
-    conversation = requests.read_conversation(_head(call))
-    model = catalogue.find(account.models, conversation.model)
+    question = conversing.check(call, account, _head(call))
+    conversation = question.conversation
     step = call.step
     if step.error_at_frame is not None and not conversation.stream:
         # There is no frame to fail at, so the whole answer is the error.
         kind = step.error_type or "overloaded_error"
         text = step.error_message or "The sandbox was told to fail here."
         return calls.fail(call, errors.error_status(kind), kind, text)
-    answer = answers.compose(
-        conversation,
-        account=account.name,
-        model=model.id,
-        wording=answers.Wording(step.text, step.frames),
-    )
+    wording = answers.Wording(step.text, step.frames)
+    answer = conversing.answer(call, account, question, wording)
+    if question.thread and step.error_at_frame is None and not step.prevents_work:
+        threads.hold(call, account, question.thread, answer.id)
     usage = answer.usage
     account.rate_limits.spend(call.now, usage.limited_input_tokens, usage.output_tokens)
     status = step.status or 200
@@ -126,9 +126,9 @@ def _messages(call: Call, account: Account) -> Reply:
 
 
 def _count_tokens(call: Call, account: Account) -> Reply:
-    conversation = requests.read_conversation(_head(call), counting=True)
-    catalogue.find(account.models, conversation.model)
-    return calls.answer_json(call, {"input_tokens": conversation.input_tokens})
+    question = conversing.check(call, account, _head(call), counting=True)
+    tokens = question.conversation.input_tokens
+    return calls.answer_json(call, {"input_tokens": tokens})
 
 
 def _models(call: Call, account: Account) -> Reply:

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import secrets
+from pathlib import Path
 from typing import Final
 
 import msgspec
@@ -14,6 +15,7 @@ from claudeproxy.sandbox.delivery import Plan, Reply
 from claudeproxy.sandbox.errors import ClientGoneError, GrantError
 from claudeproxy.sandbox.log import Entry, Outcome
 from claudeproxy.sandbox.oauth import authorize, endpoints, requests
+from claudeproxy.sandbox.objects import routes
 from claudeproxy.sandbox.script import NOTHING, Step
 from claudeproxy.sandbox.state import Sandbox
 from claudeproxy.sandbox.wire import Exchange, Receive, Scope, Send
@@ -88,7 +90,23 @@ class SandboxApp:
             await exchange.abort(reset=outcome is Outcome.RESET)
 
     async def _serve(self, exchange: Exchange, entry: Entry, caller: Caller) -> Outcome:
-        body = await exchange.read_body(BODY_LIMIT_BYTES)
+        limit = routes.upload_limit(entry.method, entry.path)
+        if limit is None:
+            body = await exchange.read_body(BODY_LIMIT_BYTES)
+            return await self._answer(exchange, entry, caller, body)
+        with self.sandbox.objects.disk.temporary() as file:
+            body = b"" if await exchange.save_body(limit, file) else None
+            upload = Path(file.name)
+            return await self._answer(exchange, entry, caller, body, upload)
+
+    async def _answer(
+        self,
+        exchange: Exchange,
+        entry: Entry,
+        caller: Caller,
+        body: bytes | None,
+        upload: Path | None = None,
+    ) -> Outcome:
         entry.body_sha256 = exchange.body_sha256
         head = None
         if entry.path in endpoints.TOKEN_PATHS:
@@ -113,11 +131,12 @@ class SandboxApp:
             scope=caller.scope,
             refusal=caller.refusal,
             step=step,
+            upload=upload,
         )
         reply = api.respond(call)
         entry.token_outcome = reply.token_outcome
         plan = delivery.plan(reply, step, entry.request_id)
-        if reply.is_stream or latency_ms or step is not NOTHING:
+        if len(reply.frames) > 1 or latency_ms or step is not NOTHING:
             exchange.watch()
         if latency_ms:
             await exchange.pause(latency_ms)

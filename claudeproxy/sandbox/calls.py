@@ -1,6 +1,7 @@
 """One API request, and the building of its answer."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 import msgspec
@@ -22,8 +23,9 @@ JSON: Final = (b"content-type", b"application/json")
 class Call:
     """One API request.
 
-    A body of None was too large to keep; a head of None could not be decoded. There is
-    no account if its credential was refused, and no scope if all is allowed.
+    A body of None was too large to keep, and where bodies may be very large it is in
+    the file *upload* instead; a head of None could not be decoded. There is no account
+    if its credential was refused, and no scope if all is allowed.
     """
 
     sandbox: Sandbox
@@ -38,6 +40,7 @@ class Call:
     scope: tuple[str, ...] | None = None
     refusal: str | None = None
     step: Step = NOTHING
+    upload: Path | None = None
 
     @property
     def now(self) -> float:

@@ -1,13 +1,12 @@
 """The models an account can have, in the shape of the models endpoint."""
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Final
+from typing import Final
 
 import msgspec
 
+from claudeproxy.sandbox import paging
 from claudeproxy.sandbox.errors import ApiError
-
-PAGE_LIMIT: Final = 20
 
 
 class Support(msgspec.Struct, frozen=True):
@@ -91,14 +90,6 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     capabilities: Capabilities = Capabilities()
 
 
-class PageQuery(msgspec.Struct, frozen=True):
-    """The query parameters of the model list."""
-
-    before_id: str | None = None
-    after_id: str | None = None
-    limit: Annotated[int, msgspec.Meta(ge=1, le=1000)] = PAGE_LIMIT
-
-
 def _large(model_id: str, name: str, line: str, created_at: str) -> ModelInfo:
     return ModelInfo(
         id=model_id,
@@ -166,33 +157,6 @@ def page(
     Shape: data, has_more, first_id, last_id; ids are null on an empty page.
     Errors: ApiError 400 for a bad limit or for an id that is not in the list.
     """
-    try:
-        asked = msgspec.convert(
-            {name: values[-1] for name, values in query.items()},
-            PageQuery,
-            strict=False,
-        )
-    except msgspec.ValidationError as exc:
-        raise ApiError(400, f"limit: {exc}") from exc
     wanted = query.get("lifecycle[]", ())
-    found = [info for info in models if not wanted or info.lifecycle in wanted]
-    found, has_more = _cut(found, asked)
-    return {
-        "data": found,
-        "has_more": has_more,
-        "first_id": found[0].id if found else None,
-        "last_id": found[-1].id if found else None,
-    }
-
-
-def _cut(found: list[ModelInfo], asked: PageQuery) -> tuple[list[ModelInfo], bool]:
-    ids = [info.id for info in found]
-    cursor = asked.before_id or asked.after_id
-    if cursor is not None and cursor not in ids:
-        name = "before_id" if asked.before_id else "after_id"
-        raise ApiError(400, f"{name}: no model {cursor} in this list")
-    if asked.before_id:
-        before = found[: ids.index(asked.before_id)]
-        return before[-asked.limit :], len(before) > asked.limit
-    after = found[ids.index(asked.after_id) + 1 :] if asked.after_id else found
-    return after[: asked.limit], len(after) > asked.limit
+    found = {info.id: info for info in models if not wanted or info.lifecycle in wanted}
+    return paging.by_cursor(found, query, "model")

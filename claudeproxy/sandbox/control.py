@@ -36,6 +36,13 @@ class ClockMove(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     advance_seconds: float
 
 
+class ObjectSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The body of a call that says how new objects shall behave."""
+
+    batch_seconds: Annotated[float, msgspec.Meta(ge=0, le=1_000_000)] | None = None
+    uploads_are_downloadable: bool | None = None
+
+
 class WhoseTokens(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The body of a call that ends somebody's tokens."""
 
@@ -142,6 +149,24 @@ def _move_clock(sandbox: Sandbox, query: str, body: bytes) -> Answer:
     return _tell_time(sandbox, query, body)
 
 
+def _list_objects(sandbox: Sandbox, _query: str, _body: bytes) -> Answer:
+    objects = sandbox.objects
+    return 200, {
+        "objects": objects.owned(),
+        "batch_seconds": objects.batch_seconds,
+        "uploads_are_downloadable": objects.uploads_are_downloadable,
+    }
+
+
+def _set_objects(sandbox: Sandbox, query: str, body: bytes) -> Answer:
+    asked = _decode(body, ObjectSettings)
+    if asked.batch_seconds is not None:
+        sandbox.objects.batch_seconds = asked.batch_seconds
+    if asked.uploads_are_downloadable is not None:
+        sandbox.objects.uploads_are_downloadable = asked.uploads_are_downloadable
+    return _list_objects(sandbox, query, body)
+
+
 def _issue_tokens(sandbox: Sandbox, _query: str, body: bytes) -> Answer:
     asked = _decode(body, NewTokens)
     return 200, sandbox.oauth.issue(asked.person, scope=asked.scope)
@@ -198,6 +223,7 @@ ROUTES: Final[dict[str, dict[str, Route]]] = {
     "accounts/": {"DELETE": _revoke_account},
     "script": {"POST": _extend_script, "DELETE": _clear_script},
     "clock": {"GET": _tell_time, "POST": _move_clock},
+    "objects": {"GET": _list_objects, "POST": _set_objects},
     "oauth/issue": {"POST": _issue_tokens},
     "oauth/expire": {"POST": _expire_tokens},
     "oauth/revoke": {"POST": _revoke_tokens},

@@ -12,11 +12,11 @@ from claudeproxy.sandbox.script import ResetAt, Step
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """An answer before the script has bent it; a plain body is one frame."""
+    """An answer before the script has bent it; a small plain body is one frame."""
 
     status: int
     headers: list[tuple[bytes, bytes]]
-    frames: list[bytes]
+    frames: Sequence[bytes]
     is_stream: bool = False
     token_outcome: TokenOutcome | None = None
 
@@ -44,7 +44,8 @@ def plan(reply: Reply, step: Step, request_id: str) -> Plan:
 
     Frames are counted from 1. A number beyond the last frame or byte means: after it.
     """
-    frames, ending = reply.frames, Outcome.COMPLETE
+    frames: Sequence[bytes] = reply.frames
+    ending = Outcome.COMPLETE
     if reply.is_stream:
         frames, ending = _bend_stream(reply.frames, step, request_id)
         if step.line_ending != "\n":
@@ -67,8 +68,8 @@ def plan(reply: Reply, step: Step, request_id: str) -> Plan:
 
 
 def _bend_stream(
-    frames: list[bytes], step: Step, request_id: str
-) -> tuple[list[bytes], Outcome]:
+    frames: Sequence[bytes], step: Step, request_id: str
+) -> tuple[Sequence[bytes], Outcome]:
     if step.end_after_frame is not None:
         is_whole = step.end_after_frame >= len(frames)
         ending = Outcome.COMPLETE if is_whole else Outcome.ENDED_EARLY

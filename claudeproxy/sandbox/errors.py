@@ -1,6 +1,7 @@
 """Errors of the sandbox, and the JSON envelope in which the API reports them."""
 
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final
 
 import msgspec
 
@@ -34,12 +35,24 @@ class ApiError(Exception):
     """An answer of the API that is an error."""
 
     def __init__(
-        self, status: int, message: str, headers: tuple[tuple[bytes, bytes], ...] = ()
+        self,
+        status: int,
+        message: str,
+        headers: tuple[tuple[bytes, bytes], ...] = (),
+        *,
+        code: str | None = None,
     ) -> None:
         super().__init__(message)
         self.status = status
         self.message = message
         self.headers = headers
+        # What programs tell errors apart by, where type and status do not do it.
+        self.code = code
+
+    def body(self, request_id: str | None) -> bytes:
+        """Write it in the API's envelope."""
+        details = {"error_code": self.code} if self.code else None
+        return envelope(error_type(self.status), self.message, request_id, details)
 
 
 class ControlError(Exception):
@@ -90,14 +103,18 @@ def error_status(kind: str) -> int:
     return STATUSES.get(kind, 500)
 
 
-def envelope(kind: str, message: str, request_id: str) -> bytes:
+def envelope(
+    kind: str,
+    message: str,
+    request_id: str | None,
+    details: Mapping[str, object] | None = None,
+) -> bytes:
     """Build the JSON body of an error, which is also the data of an error event."""
+    error: dict[str, Any] = {"type": kind, "message": message}
+    if details is not None:
+        error["details"] = details
     return msgspec.json.encode(
-        {
-            "type": "error",
-            "error": {"type": kind, "message": message},
-            "request_id": request_id,
-        }
+        {"type": "error", "error": error, "request_id": request_id}
     )
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+from collections.abc import Iterator
 from functools import cached_property
 from typing import Final, Literal, TypeVar
 
@@ -14,6 +15,8 @@ T = TypeVar("T")
 ABSENT: Final = msgspec.Raw(b"")
 ONE_HOUR: Final = re.compile(rb'"ttl"\s*:\s*"1h"')
 BYTES_PER_TOKEN: Final = 4
+CODE_TOOL: Final = "code_execution"
+UPLOAD_BLOCK: Final = "container_upload"
 
 
 class Block(msgspec.Struct):
@@ -30,6 +33,11 @@ class Turn(msgspec.Struct):
     content: str | list[Block]
 
     @property
+    def blocks(self) -> list[Block]:
+        """Its blocks, none if it is plain text."""
+        return [] if isinstance(self.content, str) else self.content
+
+    @property
     def text(self) -> str:
         """The text of all its text blocks."""
         if isinstance(self.content, str):
@@ -41,6 +49,7 @@ class Tool(msgspec.Struct):
     """A tool the caller offers; those without a schema run on the API's side."""
 
     name: str = ""
+    type: str | None = None
     input_schema: dict[str, object] | None = None
 
 
@@ -57,6 +66,31 @@ class Thinking(msgspec.Struct):
     type: str
 
 
+class SkillAsked(msgspec.Struct):
+    """A skill that shall be loaded in the container."""
+
+    type: Literal["anthropic", "custom"]
+    skill_id: str
+    version: str = "latest"
+
+
+class ContainerAsked(msgspec.Struct):
+    """The container to use, a new one without an id."""
+
+    id: str | None = None
+    skills: list[SkillAsked] | None = None
+
+
+class ThreadCreate(msgspec.Struct, tag_field="type", tag="create"):
+    """The wish that the conversation be held here."""
+
+
+class ThreadContinue(msgspec.Struct, tag_field="type", tag="continue"):
+    """The answer that the conversation goes on from."""
+
+    previous_message_id: str
+
+
 class Head(msgspec.Struct):
     """The top level of a request body; large parts stay undecoded bytes."""
 
@@ -68,6 +102,8 @@ class Head(msgspec.Struct):
     tools: msgspec.Raw = ABSENT
     tool_choice: ToolChoice | None = None
     thinking: Thinking | None = None
+    container: str | ContainerAsked | None = None
+    thread: ThreadCreate | ThreadContinue | None = None
 
 
 class Conversation:
@@ -84,6 +120,7 @@ class Conversation:
         )
         self.turns = _decode(head.messages, list[Turn], "messages")
         self.tools = _decode(head.tools, list[Tool], "tools") if head.tools else []
+        self.container = head.container
         self._parts = (bytes(head.tools), bytes(head.system), bytes(head.messages))
 
     @cached_property
@@ -100,6 +137,21 @@ class Conversation:
         """A guess at the size of the prompt."""
         return 1 + sum(map(len, self._parts)) // BYTES_PER_TOKEN
 
+    @cached_property
+    def files(self) -> list[str]:
+        """The ids of the files that its messages name."""
+        if b'"file_id"' not in self._parts[2]:
+            return []
+        turns = msgspec.json.decode(self._parts[2])
+        return [name for turn in turns for name in _named_files(turn["content"])]
+
+    @property
+    def runs_code(self) -> bool:
+        """Whether it needs a place where code runs, or where files are put."""
+        tools = any((tool.type or "").startswith(CODE_TOOL) for tool in self.tools)
+        blocks = (block for turn in self.turns for block in turn.blocks)
+        return tools or any(block.type == UPLOAD_BLOCK for block in blocks)
+
     @property
     def is_cached(self) -> bool:
         """Whether the caller marked anything for the prompt cache."""
@@ -115,6 +167,21 @@ class Conversation:
         """The text of the last user turn, empty if that turn has none."""
         users = [turn for turn in self.turns if turn.role == "user"]
         return users[-1].text if users else ""
+
+
+def _named_files(content: object) -> Iterator[str]:
+    # What a tool is called with may look like a block, so only known places count.
+    for block in content if isinstance(content, list) else []:
+        if not isinstance(block, dict):
+            continue
+        source = block.get("source")
+        if block.get("type") == UPLOAD_BLOCK:
+            yield str(block.get("file_id"))
+        elif isinstance(source, dict) and source.get("type") == "file":
+            yield str(source.get("file_id"))
+        elif isinstance(source, dict):
+            yield from _named_files(source.get("content"))
+        yield from _named_files(block.get("content"))
 
 
 def read_head(body: bytes) -> Head:

@@ -7,11 +7,12 @@ from claudeproxy.sandbox.clock import Clock
 from claudeproxy.sandbox.log import Log
 from claudeproxy.sandbox.oauth.grants import ACCESS_LIFETIME
 from claudeproxy.sandbox.oauth.server import DEFAULT_CLIENT_ID, AuthorizationServer
+from claudeproxy.sandbox.objects.store import Objects
 from claudeproxy.sandbox.script import Script
 
 
 class Sandbox:
-    """The accounts, the sign-ins, the script of faults, the log and the clock."""
+    """The accounts, what they own, the sign-ins, the faults, the log and the clock."""
 
     def __init__(
         self,
@@ -22,6 +23,7 @@ class Sandbox:
         self.clock = Clock()
         self.accounts = Accounts()
         self.script = Script()
+        self.objects = Objects()
         self.log = Log(clock=self.clock)
         self.oauth = AuthorizationServer(
             self.clock,
@@ -39,9 +41,10 @@ class Sandbox:
         return name in self.accounts or name in self.oauth.people
 
     def reset(self) -> None:
-        """Go back to the start: default accounts, no tokens or script, real time."""
+        """Go back to the start: default accounts, nothing kept, real time."""
         self.clock.restore()
         self.accounts.restore()
         self.oauth.restore()
         self.script.clear()
+        self.objects.restore()
         self.log.restart()

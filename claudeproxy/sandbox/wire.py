@@ -2,10 +2,11 @@
 
 import asyncio
 import hashlib
+import io
 from collections.abc import Awaitable, Callable, MutableMapping
 from contextlib import suppress
 from time import perf_counter
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 from claudeproxy.sandbox.errors import ClientGoneError, ConnectionDroppedError
 
@@ -43,8 +44,15 @@ class Exchange:
 
         Errors: ClientGoneError if it never ends.
         """
+        body = io.BytesIO()
+        return body.getvalue() if await self.save_body(limit, body) else None
+
+    async def save_body(self, limit: int, sink: BinaryIO) -> bool:
+        """Write the whole body into *sink*; False if it is longer than *limit*.
+
+        Errors: ClientGoneError if it never ends.
+        """
         digest = hashlib.sha256()
-        chunks: list[bytes] = []
         more = True
         while more:
             event = await self._receive()
@@ -57,12 +65,11 @@ class Exchange:
             # What is too long is read to its end all the same: an answer sent
             # while the client still writes would reach it as a reset.
             if self.body_bytes <= limit:
-                chunks.append(chunk)
-            else:
-                chunks.clear()
+                sink.write(chunk)
             more = event.get("more_body", False)
+        sink.flush()
         self.body_sha256 = digest.hexdigest()
-        return b"".join(chunks) if self.body_bytes <= limit else None
+        return self.body_bytes <= limit
 
     def watch(self) -> None:
         """Begin to notice at once when the client leaves."""

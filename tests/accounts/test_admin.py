@@ -17,11 +17,11 @@ from django.urls import reverse
 from django.utils import timezone
 from structlog.testing import capture_logs
 
-from accounts import lifecycle
+from accounts import lifecycle, ownership
 from accounts.admin import AccountAdmin
 from accounts.forms import AddAccountForm
 from accounts.models import Account, AccountEvent
-from accounts.status import AccountKind, AccountStatus
+from accounts.status import AccountKind, AccountStatus, ObjectKind
 from claudeproxy.crypto import Secret
 from claudeproxy.sandbox.server import SandboxServer
 from tests.factories import NOW, make_account
@@ -429,6 +429,25 @@ def test_delete_says_beforehand_what_becomes_of_the_history(
     assert "stays in the history , under the name it had" in shown
     assert "The credential is deleted." in shown
     assert Account.objects.exists()
+
+
+@pytest.mark.parametrize("way", ["page", "action"])
+def test_delete_counts_the_objects_of_an_account_and_lists_none(
+    admin_client: Client, way: str
+) -> None:
+    account = make_account("ada")
+    seen = [
+        ownership.Possession(f"file_{number}", ObjectKind.FILE, account.pk)
+        for number in range(3)
+    ]
+    ownership.remember(seen, now=NOW)
+    if way == "page":
+        shown = text(admin_client.get(page(account, "delete")))
+    else:
+        shown = text(act(admin_client, "delete_selected", account))
+
+    assert "objects at the provider that are found through it: 3" in shown.lower()
+    assert "file_1" not in shown
 
 
 @pytest.mark.parametrize("pk", ["404", "nonsense"])

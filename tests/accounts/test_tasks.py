@@ -10,13 +10,14 @@ from django_q.models import OrmQ, Task
 from django_q.monitor import monitor
 from django_q.worker import worker
 
-from accounts import signin, tasks, tokens
+from accounts import ownership, signin, tasks, tokens
 from accounts.models import Account
-from accounts.status import AccountStatus
+from accounts.ownership import Possession
+from accounts.status import AccountStatus, ObjectKind
 from accounts.tasks import RefreshFailedError
 from claudeproxy.leases import lease
 from tests.accounts import provider
-from tests.factories import make_account
+from tests.factories import NOW, make_account
 
 pytestmark = pytest.mark.django_db
 
@@ -214,6 +215,14 @@ def test_sign_ins_that_never_came_back_are_forgotten(sandbox):
         )
 
     assert tasks.prune_sign_ins() == "1 forgotten"
+
+
+def test_whose_objects_were_that_have_expired_is_forgotten():
+    account = make_account()
+    seen = [Possession("msg_1", ObjectKind.THREAD, account.pk, NOW)]
+    ownership.remember(seen, now=NOW)
+
+    assert tasks.prune_owned_objects() == "1 forgotten"
 
 
 @pytest.mark.parametrize("func", ["refresh_token", "refresh_account_capabilities"])

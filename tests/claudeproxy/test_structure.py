@@ -33,7 +33,10 @@ PURE = (
     "proxy.endpoints",
     "proxy.facts",
     "proxy.headers",
+    "proxy.listing",
+    "proxy.results_url",
     "proxy.selection",
+    "proxy.sightings",
     "proxy.sse",
     "sessions_limit.addresses",
     "sessions_limit.backends.holds",
@@ -45,6 +48,7 @@ ENVIRONMENT_IS_NAMED_IN = {
     "claudeproxy/asgi.py",
     "claudeproxy/demo.py",
     "claudeproxy/environment.py",
+    "claudeproxy/handover.py",
     "claudeproxy/settings.py",
 }
 

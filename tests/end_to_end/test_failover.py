@@ -118,6 +118,17 @@ SLIPS: dict[str, tuple[dict[str, Any], str, str]] = {
     },
     "529": ({"status": 529}, "upstream", "overloaded"),
     "a page instead": ({"status": 502, "body": PAGE}, "upstream", "status 502"),
+    "a page instead of a limit": (
+        *({"status": 429, "body": PAGE}, "network", "429 that is not the API's"),
+    ),
+    "compaction": (
+        {"status": 529, "body": error("Words.", "x", "compaction_unavailable")},
+        *("upstream", "compaction unavailable"),
+    ),
+    "organization not ready": (
+        {"status": 503, "body": error("Words.", "api_error", "cmek_unavailable")},
+        *("account", "organization not ready"),
+    ),
     "a filter": ({"status": 403, "body": PAGE}, "network", "403 that is not the API's"),
     "401 once": ({"status": 401}, "credential", "credential refused"),
     "403": ({"status": 403}, "model", "not permitted"),
@@ -131,6 +142,13 @@ STREAM_SLIPS: dict[str, tuple[dict[str, Any], str, str]] = {
     "reset before content": ({"reset": {"at_byte": 100}}, "network", "network"),
     "nothing": ({"end_after_frame": 0}, "network", "network"),
     "ended before content": ({"end_after_frame": 1}, "network", "network"),
+    "no JSON before content": (
+        {
+            "headers": {"content-type": "text/event-stream"},
+            "body": "event: message_start\ndata: oops\n\n",
+        },
+        *("network", "network"),
+    ),
     "error at once": ({"error_at_frame": 1}, "upstream", "overloaded"),
     "error before content": ({"error_at_frame": 2}, "upstream", "overloaded"),
     "fault before content": (
@@ -196,10 +214,31 @@ FAULTS: dict[str, tuple[dict[str, Any], str, list[str]]] = {
         ["plan limit spent"],
     ),
     "without headers": ({"status": 429}, "rate_limited", ["rate limited"]),
+    "bucket": (
+        {"status": 429, "headers": {"retry-after": "60"}},
+        "active",
+        ["rate limited for this model"],
+    ),
     "burst": (
-        {"status": 429, "headers": {"retry-after": "3"}},
+        {"status": 429, "headers": {"retry-after": "8"}},
         "active",
         ["burst"],
+    ),
+    "growth": (
+        {
+            "status": 429,
+            "body": error("No.", "rate_limit_error", "ramp_limit_exceeded"),
+        },
+        "active",
+        ["throttled"],
+    ),
+    "linked organization": (
+        {
+            "status": 402,
+            "body": error("No.", "billing_error", "linked_organization_past_due"),
+        },
+        "rate_limited",
+        ["billing problem"],
     ),
     "billing": ({"status": 402}, "rate_limited", ["billing problem"]),
     "spend limit": (
@@ -261,6 +300,25 @@ def test_limit_lasts_until_the_upstream_says_it_ends(
         pytest.raises(anthropic.RateLimitError, match="first is back in"),
     ):
         client.messages.create(**ask())
+
+
+def test_limit_of_a_group_of_models_leaves_the_other_groups(
+    gateway: Gateway, sandbox: Sandbox
+) -> None:
+    limit = {"status": 429, "headers": {"retry-after": "50"}}
+    sandbox.script.add("*", limit | {"times": 3})
+    for model in ("claude-opus-5-5", "claude-opus-5-5"):
+        answer = say(gateway, model=model)
+        assert_envelope(answer, 429, "rate_limit_error")
+        assert 40 <= int(answer.header("retry-after") or 0) <= 50
+        assert answer.header("x-should-retry") is None
+    asked = sandbox.log.after()
+    assert {entry.account for entry in asked} == set(ACTIVE)
+    assert len(asked) == 3
+    for _ in range(3):
+        assert_coherent(say(gateway, model="claude-haiku-5-5"))
+    assert {entry.account for entry in sandbox.log.after(asked[-1].seq)} == set(ACTIVE)
+    assert states(gateway) == ACTIVE
 
 
 def test_limit_for_counting_tokens_is_none_for_messages(

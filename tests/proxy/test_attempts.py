@@ -70,6 +70,8 @@ def answer(kind: str) -> httpx.Response:
         case "stream":
             whole = begin + event("content_block_start", {}) + event("message_stop", {})
             return reply(200, whole, **stream)
+        case "refused":
+            return reply(401, error("authentication_error"))
         case "bad":
             return reply(400, error("invalid_request_error"))
         case "down":

@@ -63,8 +63,33 @@ def test_an_account_that_was_refused_is_nobody_to_wait_for(it):
     assert not it.why_not(ADA, None, NOW).is_in_use
 
 
-def test_a_limit_of_some_models_leaves_the_others(it):
-    it.cool_models(ADA.id, "opus", NOW + SECOND)
+def test_a_limit_of_a_group_leaves_the_other_groups(it):
+    it.cool_group(ADA.id, "claude-opus-4-5-20251101", NOW + SECOND, NOW)
+
+    assert why(it, model="claude-opus-4-8") == "rate limited for this model"
+    assert why(it, model="claude-opus-5-5") is None
+    assert why(it, model=None) is None
+    assert why(it, GRACE, "claude-opus-4-8") is None
+    assert why(it, model="claude-opus-4-8", after=SECOND) is None
+
+
+def test_of_two_limits_of_a_model_the_later_end_counts(it):
+    it.cool_group(ADA.id, "claude-opus-5-5", NOW + 60 * SECOND, NOW)
+    it.cool_line(ADA.id, "opus", NOW + 90 * SECOND)
+
+    found = it.why_not(ADA, "claude-opus-5-5", NOW)
+    assert found == Exclusion("ada", "rate limited for this model", NOW + 90 * SECOND)
+
+
+def test_a_limit_of_a_line_is_none_of_models_that_only_sound_like_it(it):
+    it.cool_line(ADA.id, "opus", NOW + SECOND)
+
+    assert why(it, model="claude-magnopus-1") is None
+    assert why(it, model="claude-3-opus-20240229")
+
+
+def test_a_limit_of_a_line_leaves_the_others(it):
+    it.cool_line(ADA.id, "opus", NOW + SECOND)
 
     assert why(it, model="claude-opus-5-5") == "rate limited for this model"
     assert why(it, model="claude-haiku-5-5") is None
@@ -89,6 +114,16 @@ def test_callers_cannot_fill_the_memory_with_names_of_models(it):
     assert len(it._lacks) == 1000
     it.lack(ADA.id, "opus", NOW + 3 * SECOND, NOW + 2 * SECOND)
     assert len(it._lacks) == 1
+
+
+def test_names_of_models_that_are_limited_cannot_fill_the_memory_either(it):
+    for number in range(5000):
+        it.cool_group(ADA.id, f"model-{number}", NOW + SECOND, NOW)
+
+    assert len(it._cool_groups) == 1000
+    it.cool_group(ADA.id, "x" * 1000, NOW + 3 * SECOND, NOW + 2 * SECOND)
+    assert len(it._cool_groups) == 1
+    assert why(it, model="x" * 2000, after=2 * SECOND)
 
 
 def test_an_account_that_keeps_failing_while_others_serve_is_set_aside(it):

@@ -263,3 +263,92 @@ def test_large_first_messages_are_told_apart():
     two = read({"messages": [user([{"type": "text", "text": "b" + "x" * 200_000}])]})
 
     assert one.conversation != two.conversation
+
+
+def named(body, **rest):
+    known = facts.read(
+        json.dumps(body | rest).encode(), session_id=None, by_prefix=False
+    )
+    return known.object_ids, known.thread
+
+
+BODY = {"model": "m", "messages": [{"role": "user", "content": "Hi"}]}
+
+
+@pytest.mark.parametrize(
+    ("fields", "object_ids"),
+    [
+        ({}, ()),
+        ({"container": None}, ()),
+        ({"container": "container_1"}, ("container_1",)),
+        ({"container": {"id": "container_1"}}, ("container_1",)),
+        (
+            {"container": {"id": None, "skills": [{"skill_id": "skill_1"}]}},
+            ("skill_1",),
+        ),
+        ({"container": 7}, ()),
+        ({"container": [1]}, ()),
+        ({"x": {"file_id": "file_1"}}, ("file_1",)),
+        ({"x": [{"file_id": "b"}, {"file_id": "a"}, {"file_id": "b"}]}, ("b", "a")),
+        ({"x": '{"file_id": "file_1"}'}, ()),
+        ({"x": {"file_id": "no id/"}}, ()),
+        ({"x": {"file_ids": "file_1"}}, ()),
+    ],
+)
+def test_what_a_request_names_is_read(fields, object_ids):
+    assert named(BODY, **fields) == (object_ids, None)
+
+
+@pytest.mark.parametrize(
+    ("thread", "previous", "is_threaded"),
+    [
+        ({"type": "continue", "previous_message_id": "msg_1"}, "msg_1", True),
+        ({"type": "create"}, None, True),
+        (None, None, False),
+        ("create", None, False),
+        ({"previous_message_id": 1}, None, False),
+    ],
+)
+def test_a_thread_is_read(thread, previous, is_threaded):
+    known = facts.read(
+        json.dumps(BODY | {"thread": thread}).encode(), session_id=None, by_prefix=False
+    )
+
+    assert (known.thread, known.is_threaded) == (previous, is_threaded)
+    assert known.model == "m"
+
+
+@pytest.mark.parametrize(
+    ("fields", "may_show"),
+    [
+        ({}, False),
+        ({"tools": [{"type": "custom", "name": "code_execution"}]}, False),
+        ({"tools": [{"type": "code_execution_20250825", "name": "x"}]}, True),
+        ({"container": "container_1"}, True),
+        ({"thread": {"type": "create"}}, True),
+    ],
+)
+def test_an_answer_is_read_only_if_it_may_show_something(fields, may_show):
+    known = facts.read(
+        json.dumps(BODY | fields).encode(), session_id=None, by_prefix=False
+    )
+
+    assert known.may_show is may_show
+
+
+@pytest.mark.parametrize(
+    ("body", "found"),
+    [
+        (b'{"file_id": "file_1"}', [b"file_1"]),
+        (b'{"file_id"\n :\t"file_1"}', [b"file_1"]),
+        (b'{"skill_id":"skill_1","container":"container_1"}', None),
+        (b'{"container":{"id":"container_1"}}', [b"container_1"]),
+        (b'{"id":"toolu_1"}', []),
+        (b'{"text":"\\"file_id\\":\\"file_1\\""}', []),
+        (b'{"file_id": "' + b"a" * 201 + b'"}', []),
+    ],
+)
+def test_references_are_found_in_bytes(body, found):
+    expected = [b"skill_1", b"container_1"] if found is None else found
+
+    assert facts.REFERENCE.findall(body) == expected

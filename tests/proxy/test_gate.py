@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy import gate
+from proxy.errors import UpstreamUnavailableError
 from proxy.sse import FrameReader
 
 START = b'event: message_start\ndata: {"type": "message_start"}\n\n'
@@ -78,6 +79,17 @@ async def test_an_end_without_content_fails(before):
 
     assert opened.is_failed
     assert frames.last_event is None
+
+
+@pytest.mark.parametrize("before", [[], [START], [START, PING], [START, BLOCK[:9]]])
+async def test_a_frame_that_makes_no_sense_is_a_stream_that_breaks(before):
+    with pytest.raises(UpstreamUnavailableError):
+        await hold(chunks(*before, b"data: {}\n\n", BLOCK, STOP))
+
+
+async def test_one_that_came_together_with_content_can_still_be_moved():
+    with pytest.raises(UpstreamUnavailableError):
+        await hold(chunks(START + BLOCK + b"event: x\ndata: oops\n\n"))
 
 
 async def test_a_text_that_looks_like_an_error_is_content():

@@ -249,14 +249,15 @@ async def test_a_refusal_counts_at_once_and_is_written_down(stored):
     ("effect", "for_opus", "for_haiku"),
     [
         (Effect.COOL, [2, 3], [2, 3]),
-        (Effect.COOL_MODELS, [2, 3], [1, 2, 3]),
+        (Effect.COOL_GROUP, [2, 3], [1, 2, 3]),
+        (Effect.COOL_LINE, [2, 3], [1, 2, 3]),
         (Effect.LACK_MODEL, [2, 3], [1, 2, 3]),
         (Effect.NOTHING, [1, 2, 3], [1, 2, 3]),
         (Effect.TROUBLE, [1, 2, 3], [1, 2, 3]),
     ],
 )
 async def test_short_matters_stay_in_memory(it, effect, for_opus, for_haiku):
-    charge(it, pooled(1), ACCOUNT, effect=effect, models="opus")
+    charge(it, pooled(1), ACCOUNT, effect=effect, line="opus")
 
     assert who_serves(it, "claude-opus-5-5") == for_opus
     assert who_serves(it, "claude-haiku-5-5") == for_haiku

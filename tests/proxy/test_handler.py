@@ -7,13 +7,16 @@ from django.http import HttpResponse, StreamingHttpResponse
 from django.urls import path
 from structlog.testing import capture_logs
 
+from proxy import spool
 from proxy.catalogue import Catalogue
 from proxy.gateway import Gateway
 from proxy.handler import GatewayHandler
 from proxy.record import End
 from proxy.refresher import Refresher
 from proxy.snapshot import Snapshot
+from proxy.spool import FileBody
 from proxy.upstream import Upstream
+from tests.proxy.test_spool import until_none_in
 
 
 async def unsendable(request):
@@ -43,8 +46,15 @@ async def waiting(request):
     await asyncio.Event().wait()
 
 
+async def keeping(request):
+    body = await request.read_body(3_000_000, 5, may_spool=True)
+    request.scope["state"]["kept"] = body
+    return HttpResponse(str(len(body)))
+
+
 urlpatterns = [
-    path(f"v1/{view.__name__}", view) for view in (unsendable, broken, unclean, waiting)
+    path(f"v1/{view.__name__}", view)
+    for view in (unsendable, broken, unclean, waiting, keeping)
 ]
 
 
@@ -58,9 +68,12 @@ async def state(settings):
     await upstream.aclose()
 
 
-async def serve(state, target):
+async def serve(state, target, *pieces):
     """Serve a request as the server does; return what is sent."""
     sent = []
+    messages = [
+        {"type": "http.request", "body": piece, "more_body": True} for piece in pieces
+    ]
     scope = {
         "type": "http",
         "method": "GET",
@@ -72,6 +85,10 @@ async def serve(state, target):
     }
 
     async def receive():
+        if messages:
+            return messages.pop(0)
+        if pieces:
+            await asyncio.sleep(0)  # the caller is watched by then
         return {"type": "http.request"}
 
     async def send(message):
@@ -136,3 +153,31 @@ async def test_a_request_that_the_server_ends_counts_as_drained(state):
             await task
 
     assert ends_of(lines) == [(End.DRAINED, 0)]
+
+
+async def test_a_large_body_is_there_as_long_as_its_request(state, settings, tmp_path):
+    settings.DATA_DIR = tmp_path
+    with capture_logs() as lines:
+        _, message = await serve(state, "/v1/keeping", bytes(1_500_000), bytes(500_000))
+
+    (line,) = [line for line in lines if line["event"] == "request"]
+    assert message["body"] == b"2000000"
+    assert line["request_bytes"] == 2_000_000
+    assert isinstance(state["kept"], FileBody)
+    await until_none_in(tmp_path / "bodies")
+
+
+async def test_a_disk_that_is_full_is_told_in_the_apis_envelope(
+    state, settings, tmp_path, monkeypatch
+):
+    settings.DATA_DIR = tmp_path
+    monkeypatch.setattr(spool, "_RESERVE_BYTES", 2**62)
+    start, message = await serve(state, "/v1/keeping", bytes(1_500_000), b"x")
+
+    error = json.loads(message["body"])["error"]
+    assert start["status"] == 507
+    assert error["type"] == "api_error"
+    assert "DATA_DIR" in error["message"]
+    assert (b"x-should-retry", b"false") in [
+        (name.lower(), value) for name, value in start["headers"]
+    ]

@@ -47,11 +47,14 @@ REQUEST = (Blame.REQUEST, Effect.NOTHING, Step.RELAY)
 REFUSE = (Blame.CREDENTIAL, Effect.REFUSE, Step.HOP)
 LIMIT = (Blame.ACCOUNT, Effect.LIMIT, Step.HOP)
 COOL = (Blame.ACCOUNT, Effect.COOL, Step.HOP)
-COOL_MODELS = (Blame.ACCOUNT, Effect.COOL_MODELS, Step.HOP)
+COOL_GROUP = (Blame.ACCOUNT, Effect.COOL_GROUP, Step.HOP)
+COOL_LINE = (Blame.ACCOUNT, Effect.COOL_LINE, Step.HOP)
 LACK = (Blame.MODEL, Effect.LACK_MODEL, Step.HOP)
 NOT_HERE = (Blame.MODEL, Effect.NOTHING, Step.HOP)
 UPSTREAM = (Blame.UPSTREAM, Effect.TROUBLE, Step.WAIT)
 FINAL = (Blame.UPSTREAM, Effect.NOTHING, Step.RELAY)
+BESIDE = (Blame.UPSTREAM, Effect.NOTHING, Step.WAIT)
+NOT_READY = (Blame.ACCOUNT, Effect.TROUBLE, Step.HOP)
 FILTER = (Blame.NETWORK, Effect.NOTHING, Step.WAIT)
 PAGE = b"<html><body>Bad gateway</body></html>"
 
@@ -66,6 +69,14 @@ CASES: list[tuple[Any, ...]] = [
     (404, [], error("not_found_error", "File x not found"), KEY, REQUEST, None),
     (404, [], error("not_found_error", code="thread_not_found"), KEY, REQUEST, None),
     (404, [], b"not found", KEY, REQUEST, None),
+    (
+        *(404, [], error("not_found_error", "model file", code="file_expired"), KEY),
+        *(REQUEST, None),
+    ),
+    *(
+        (400, [], error("x", "Data retention", code), KEY, REQUEST, None)
+        for code in ("thread_continue_in_flight", "thread_unsupported_request")
+    ),
     (405, [], b"", KEY, REQUEST, None),
     (408, [], error("timeout_error"), KEY, REQUEST, None),
     (409, [], error("conflict_error"), KEY, REQUEST, None),
@@ -104,6 +115,7 @@ CASES: list[tuple[Any, ...]] = [
     # The account's: credit and spending.
     (402, [], error("billing_error"), KEY, LIMIT, HOUR),
     (402, [], b"", KEY, LIMIT, HOUR),
+    (402, [], error(code="linked_organization_suspended"), KEY, LIMIT, HOUR),
     (
         *(400, [], error(message="Your credit balance is too low to go on."), KEY),
         *(LIMIT, HOUR),
@@ -113,14 +125,31 @@ CASES: list[tuple[Any, ...]] = [
     (429, [], error(code="enforced_spend_limit_reached"), KEY, LIMIT, HOUR),
     (429, [], error(code="contract_spend_limit_reached"), OAUTH, LIMIT, HOUR),
     # The account's: rates.
-    (429, headers(retry_after="60"), error(), KEY, LIMIT, 60 * SECOND),
+    (429, headers(retry_after="60"), error(), KEY, COOL_GROUP, 60 * SECOND),
+    (429, headers(retry_after="11"), error(), KEY, COOL_GROUP, 11 * SECOND),
+    (429, headers(retry_after="11"), PAGE, KEY, COOL_GROUP, 11 * SECOND),
+    (429, headers(retry_after_ms="60001"), error(), KEY, LIMIT, 60.001 * SECOND),
+    (429, headers(retry_after="61"), error(), KEY, LIMIT, 61 * SECOND),
+    (429, headers(retry_after="60"), error(), OAUTH, LIMIT, 60 * SECOND),
     (429, headers(retry_after="11"), PAGE, OAUTH, LIMIT, 11 * SECOND),
-    (429, headers(retry_after="10"), error(), KEY, COOL, 10 * SECOND),
-    (429, headers(retry_after="0"), error(), KEY, COOL, timedelta()),
-    (429, headers(retry_after_ms="1500"), error(), KEY, COOL, 1.5 * SECOND),
-    (429, headers(retry_after="-5"), error(), KEY, COOL, timedelta()),
+    (429, headers(retry_after="10"), error(), KEY, COOL_GROUP, 10 * SECOND),
+    (429, headers(retry_after="0"), error(), KEY, COOL_GROUP, timedelta()),
+    (429, headers(retry_after_ms="1500"), error(), KEY, COOL_GROUP, 1.5 * SECOND),
+    (429, headers(retry_after="-5"), error(), KEY, COOL_GROUP, timedelta()),
+    (429, headers(retry_after="10"), error(), OAUTH, COOL, 10 * SECOND),
     (429, headers(retry_after="9999999999"), error(), KEY, LIMIT, outcomes.LONGEST),
     (429, [], error("rate_limit_error"), KEY, LIMIT, HOUR),
+    (429, [], b"", KEY, LIMIT, HOUR),
+    # Growth that is too fast.
+    (429, [], error(code="ramp_limit_exceeded"), KEY, COOL, outcomes.THROTTLE),
+    (
+        *(429, headers(retry_after="45"), error(code="ramp_limit_exceeded"), KEY),
+        *(COOL, 45 * SECOND),
+    ),
+    (
+        *(429, headers(retry_after="600"), error(code="ramp_limit_exceeded"), KEY),
+        *(LIMIT, 600 * SECOND),
+    ),
     (429, headers(retry_after="soon"), error(), KEY, LIMIT, HOUR),
     (429, [], error("rate_limit_error"), OAUTH, COOL, outcomes.THROTTLE),
     (429, unified("allowed"), error(), OAUTH, COOL, outcomes.THROTTLE),
@@ -137,14 +166,17 @@ CASES: list[tuple[Any, ...]] = [
     ),
     (429, unified(overage_status="rejected"), error(), OAUTH, LIMIT, HOUR),
     (429, unified(), error(message="You are out of extra usage"), OAUTH, LIMIT, HOUR),
-    (429, unified(representative_claim="five_hour"), error(), OAUTH, LIMIT, HOUR),
+    *(
+        (429, unified(representative_claim=claim), error(), OAUTH, LIMIT, HOUR)
+        for claim in ("five_hour", "seven_day", "seven_day_overage_included", "overage")
+    ),
     (
         *(429, unified(representative_claim="seven_day_opus", reset=in_unix(HOUR))),
-        *(error(), OAUTH, COOL_MODELS, HOUR),
+        *(error(), OAUTH, COOL_LINE, HOUR),
     ),
     (
         *(429, unified(representative_claim="seven_day_sonnet"), error(), OAUTH),
-        *(COOL_MODELS, HOUR),
+        *(COOL_LINE, HOUR),
     ),
     # The account's with this model.
     (404, [], error("not_found_error", "model: claude-x"), KEY, LACK, HOUR),
@@ -164,11 +196,21 @@ CASES: list[tuple[Any, ...]] = [
     (504, [], error("timeout_error"), KEY, UPSTREAM, None),
     (529, [], error("overloaded_error"), KEY, UPSTREAM, None),
     (599, [], b"", KEY, UPSTREAM, None),
+    (529, [], error(code="compaction_unavailable"), KEY, BESIDE, None),
+    # The account's organization has to mend something.
+    *(
+        (503, pairs, error(code=code), KEY, NOT_READY, None)
+        for code in ("cmek_key_disabled", "registration_pending")
+        for pairs in ([], headers(x_should_retry="false"))
+    ),
+    (500, [], error(code="cmek_key_disabled"), KEY, UPSTREAM, None),
     (503, headers(x_should_retry="false"), error(), KEY, FINAL, None),
     (529, headers(x_should_retry="false"), error(), KEY, FINAL, None),
     # Somebody's in between.
     (403, [], PAGE, KEY, FILTER, None),
     (403, [], b"", OAUTH, FILTER, None),
+    (429, [], PAGE, KEY, FILTER, None),
+    (429, [], b"\n" + PAGE, OAUTH, FILTER, None),
 ]
 
 
@@ -246,7 +288,26 @@ def test_a_limit_of_one_line_of_models_says_which():
 
     judged = judge_answer(answer, OAUTH, now=NOW, limit_default=HOUR)
 
-    assert judged.models == "opus"
+    assert judged.line == "opus"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "is_burst", "effect"),
+    [("10", True, Effect.COOL), ("11", False, Effect.LIMIT)],
+)
+def test_where_no_model_is_named_the_account_bears_it(seconds, is_burst, effect):
+    answer = Answer(429, headers(retry_after=seconds), error())
+    judged = judge_answer(answer, KEY, now=NOW, limit_default=HOUR)
+
+    assert judged.is_burst is judged.for_all_models.is_burst is is_burst
+    assert judged.for_all_models.effect is effect
+    assert judged.for_all_models.until == judged.until
+
+
+def test_what_is_the_accounts_is_so_without_a_model_too():
+    judged = judge_answer(Answer(402, [], b""), KEY, now=NOW, limit_default=HOUR)
+
+    assert judged.for_all_models is judged
 
 
 @pytest.mark.parametrize(

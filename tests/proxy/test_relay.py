@@ -114,3 +114,45 @@ async def test_an_error_that_was_held_back_gets_no_second_one(record):
     events = relay.events(held, reply_of().chunks(), frames, record, OpenRequest(task))
     assert [piece async for piece in events] == [PING + ERROR]
     assert record.end is End.UPSTREAM_ERROR
+
+
+BLOCK = b'event: content_block_start\ndata: {"index": 0}\n\n'
+
+
+@pytest.mark.parametrize(
+    ("bad", "cause"),
+    [
+        (b"event: content_block_delta\ndata: {oops\n\n", "no JSON object"),
+        (b'data: {"index": 0}\n\n', "frame without an event"),
+        (b"event: \0\ndata: {}\n\n", "event name that is none"),
+        (b": \xff\n\n", "no UTF-8"),
+        (STOP + BLOCK, "content after the end"),
+    ],
+)
+async def test_a_frame_that_makes_no_sense_ends_the_stream_with_an_error(
+    record, bad, cause
+):
+    *before, error = await relayed(record, PING, BLOCK + bad, BLOCK, STOP)
+
+    kept = STOP if bad.startswith(STOP) else b""
+    assert b"".join(before) == PING + BLOCK + kept
+    assert error.startswith(b"event: error\ndata: {")
+    assert error.endswith(b"}\n\n")
+    assert record.end is End.UPSTREAM_ERROR
+    assert cause in record.cause
+
+
+async def test_a_frame_that_never_ends_does_not_fill_the_memory(record, monkeypatch):
+    monkeypatch.setattr("proxy.sse._FRAME_BYTES", 1_000)
+    *before, error = await relayed(record, PING, *[b"event: x" * 10] * 100)
+
+    assert before == [PING]
+    assert error.startswith(b"event: error\n")
+    assert "frame too long" in record.cause
+
+
+async def test_unknown_events_and_comments_pass(record):
+    odd = b': hello\n\nevent: novelty\ndata: {"a": 1}\n\n'
+
+    assert await relayed(record, PING, odd, STOP) == [PING, odd, STOP]
+    assert record.end is End.COMPLETE

@@ -41,7 +41,7 @@ def test_the_examples_work(method: str, path: str, body: str) -> None:
 
 
 def test_there_are_examples() -> None:
-    assert len(EXAMPLES) == 12
+    assert len(EXAMPLES) == 14
 
 
 @pytest.mark.parametrize("person", list(People()), ids=str)

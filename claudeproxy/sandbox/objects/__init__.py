@@ -1,0 +1,1 @@
+"""The part of the sandbox that keeps what belongs to one account."""
