@@ -504,6 +504,7 @@ class Attempts:
 
     def _note_choice(self, account: PooledAccount) -> None:
         self.request.record.account_name = account.name
+        self.request.admission.note_account(account.name)
 
 
 def _gave_up() -> ClaudeProxyError:

@@ -93,6 +93,16 @@ class DrainingError(UpstreamError):
     broken_off_message = default_message
 
 
+class RevokedError(UpstreamError):
+    """An operator ended the session that the request belongs to."""
+
+    http_status: int = HTTPStatus.FORBIDDEN
+    error_type: str = "permission_error"
+    default_message = "The operator of this gateway ended this session."
+    broken_off_message = default_message
+    should_retry = False
+
+
 class NoAccountAvailableError(ClaudeProxyError):
     """No account of the pool can serve the request."""
 

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import cast
+from typing import TypeAlias, cast
 
 import structlog
 from django.db import DatabaseError, Error
@@ -23,6 +23,7 @@ from proxy.affinity import Affinity, Conversation
 from proxy.background import repeated
 from proxy.benches import RATE_LIMITED, Benches, Deadlines
 from proxy.catalogue import Catalogue
+from proxy.errors import DrainingError, RevokedError
 from proxy.outcomes import Blame, Effect, Judgement
 from proxy.owners import Owners
 from proxy.refresher import Refresher
@@ -30,8 +31,13 @@ from proxy.retry import Budget, Policy
 from proxy.selection import Decision
 from proxy.snapshot import Snapshot
 from proxy.upstream import Upstream
+from sessions_limit import limiter
+from sessions_limit.limiter import Limiter, Unlimited
 
 _log = structlog.get_logger(__name__)
+
+# What ends a request that neither its caller nor the upstream has ended.
+CutBy: TypeAlias = type[DrainingError] | type[RevokedError]
 
 _ACTIVITY_SECONDS = 5.0
 # Until the snapshot shows what was written of an account.
@@ -40,14 +46,16 @@ _BRIDGE = timedelta(seconds=5)
 
 @dataclass(eq=False)
 class OpenRequest:
-    """A request on its way: the task that serves it, and whether a drain cut it."""
+    """A request on its way: the task that serves it, and what cut it, if anything."""
 
     task: asyncio.Task[object]
-    is_cut: bool = False
+    cut_by: CutBy | None = None
 
-    def cut(self) -> None:
-        self.is_cut = True
-        self.task.cancel()
+    def cut(self, error: CutBy) -> None:
+        """End it with *error*, in the words that fit how far it has come."""
+        if self.cut_by is None:
+            self.cut_by = error
+            self.task.cancel()
 
 
 @dataclass
@@ -64,12 +72,15 @@ class Gateway:
     benches: Benches = field(default_factory=Benches)
     budget: Budget = field(default_factory=Budget)
     owners: Owners = field(default_factory=Owners)
+    limiter: Limiter | Unlimited = field(default_factory=Unlimited)
     # Accounts whose sign-in is not good for batches, files and skills.
     barred: Deadlines[int] = field(default_factory=Deadlines)
     # How often what went wrong, by blame and reason.
     failures: Counter[tuple[Blame, str]] = field(default_factory=Counter)
     cursor: int = 0
     is_draining: bool = False
+    # Whatever is still open now is cut, and what comes after as well.
+    is_drained: bool = False
     open_requests: set[OpenRequest] = field(default_factory=set)
     _writing: set[asyncio.Task[None]] = field(default_factory=set)
 
@@ -219,6 +230,8 @@ class Gateway:
         """Count the current task among the open requests."""
         request = OpenRequest(cast("asyncio.Task[object]", asyncio.current_task()))
         self.open_requests.add(request)
+        if self.is_drained:
+            asyncio.get_running_loop().call_soon(request.cut, DrainingError)
         try:
             yield request
         finally:
@@ -233,8 +246,9 @@ class Gateway:
             )
 
     def _cut_open_requests(self) -> None:
+        self.is_drained = True
         for request in tuple(self.open_requests):
-            request.cut()
+            request.cut(DrainingError)
 
 
 def _policy() -> Policy:
@@ -261,14 +275,17 @@ async def running() -> AsyncIterator[Gateway]:
         opened = Gateway(
             *(snapshot, upstream, Refresher(snapshot), Catalogue(snapshot)),
             policy=_policy(),
+            limiter=limiter.from_settings(),
         )
         keep_activity = partial(_write_activity, opened.activity)
         async with (
             snapshot.kept_fresh(),
             repeated(keep_activity, seconds=_ACTIVITY_SECONDS),
+            repeated(opened.limiter.step, seconds=limiter.INTERVAL_SECONDS),
         ):
             yield opened
             await opened.settle()
+        await opened.limiter.aclose()
         # What was used since the last time; a database that is away loses little.
         with contextlib.suppress(DatabaseError):
             await keep_activity()

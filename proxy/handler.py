@@ -18,7 +18,9 @@ from django.core.handlers.asgi import ASGIHandler, ASGIRequest
 from django.http.response import HttpResponse, HttpResponseBase, StreamingHttpResponse
 from django.utils.module_loading import import_string
 
+from claudeproxy.errors import ClaudeProxyError
 from proxy import errors, protocol
+from proxy.endings import end_of
 from proxy.errors import CallerGoneError, DrainingError, Stage, UpstreamError
 from proxy.gateway import Gateway, OpenRequest
 from proxy.headers import Headers
@@ -26,6 +28,7 @@ from proxy.middleware import error_response, failure_response
 from proxy.record import End, RequestRecord
 from proxy.request_body import RequestBody
 from proxy.spool import Body, FileBody
+from sessions_limit.limiter import PASS, Admission, Pass
 
 
 class GatewayRequest(ASGIRequest):
@@ -42,6 +45,7 @@ class GatewayRequest(ASGIRequest):
         # Is the upstream asked for what a second request would make twice?
         self.is_making = False
         self.is_answer_begun = False
+        self.admission: Admission | Pass = PASS
         self.is_answered = False
         self.resources = contextlib.AsyncExitStack()
         self.record = RequestRecord(
@@ -141,15 +145,14 @@ class GatewayHandler(ASGIHandler):
             try:
                 response = await self._middleware_chain(request)
             except asyncio.CancelledError:
-                if not request.open_request.is_cut:
+                cut_by = request.open_request.cut_by
+                if cut_by is None:
                     raise
                 request.open_request.task.uncancel()
-                record.end = End.DRAINED
-                error = (
-                    errors.perhaps_made()
-                    if request.is_making
-                    else DrainingError(Stage.PERHAPS_EXECUTED, "drain")
-                )
+                error: ClaudeProxyError = cut_by(Stage.PERHAPS_EXECUTED, "cut")
+                record.end = end_of(error)
+                if request.is_making and cut_by is DrainingError:
+                    error = errors.perhaps_made()
                 response = error_response(request, error)
             await self._send(request, response, send)
         except asyncio.CancelledError:
@@ -157,8 +160,10 @@ class GatewayHandler(ASGIHandler):
             if request.is_caller_gone:
                 record.end, record.status = End.CLIENT_GONE, 499
             else:
-                record.end = End.DRAINED
-                if not request.open_request.is_cut:
+                cut_by = request.open_request.cut_by
+                cause = cut_by or DrainingError
+                record.end = end_of(cause(Stage.ANSWER_BEGUN, "cut"))
+                if cut_by is None:
                     raise  # the server's, which waits for the drain no longer
             request.open_request.task.uncancel()
         except CallerGoneError:

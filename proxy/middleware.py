@@ -1,7 +1,6 @@
 """The middleware of `/v1`: every error becomes the API's own envelope."""
 
 from collections.abc import Awaitable, Callable
-from http import HTTPStatus
 from math import ceil
 from typing import Any
 
@@ -9,15 +8,12 @@ import structlog
 from django.http import HttpResponse
 from django.http.response import HttpResponseBase
 
-from claudeproxy.errors import ClaudeProxyError, RequestRefusedError
-from proxy.errors import CallerGoneError, UpstreamError, UpstreamTimeoutError, envelope
+from claudeproxy.errors import ClaudeProxyError
+from proxy.endings import end_of
+from proxy.errors import CallerGoneError, UpstreamError, envelope
 from proxy.record import End
 
 _log = structlog.get_logger(__name__)
-
-_OUR_FAULTS = frozenset(
-    {HTTPStatus.INTERNAL_SERVER_ERROR, HTTPStatus.INSUFFICIENT_STORAGE}
-)
 
 GetResponse = Callable[[Any], Awaitable[HttpResponseBase]]
 
@@ -56,7 +52,7 @@ def failure_response(request: Any) -> HttpResponse:
 def error_response(request: Any, error: ClaudeProxyError) -> HttpResponse:
     """Answer with an error, and note in the record how the request ended."""
     record = request.record
-    record.end = record.end or _end_of(error)
+    record.end = record.end or end_of(error)
     if isinstance(error, UpstreamError):
         record.cause = f"{error.stage.value}: {error.cause}"
     response = HttpResponse(
@@ -72,15 +68,3 @@ def error_response(request: Any, error: ClaudeProxyError) -> HttpResponse:
     for name, value in error.headers.items():
         response.headers[name] = value
     return response
-
-
-def _end_of(error: ClaudeProxyError) -> End:
-    if isinstance(error, RequestRefusedError):
-        return End.REJECTED
-    if isinstance(error, UpstreamTimeoutError):
-        return End.TIMEOUT
-    if isinstance(error, UpstreamError):
-        return End.UPSTREAM_ERROR
-    if error.http_status in _OUR_FAULTS:
-        return End.FAILED
-    return End.REJECTED

@@ -28,6 +28,7 @@ class End(StrEnum):
     TIMEOUT = "timeout"
     TRUNCATED = "truncated"  # the stream ended cleanly, but without its last event
     DRAINED = "drained"  # cut by the worker's own stop
+    REVOKED = "revoked"  # cut by an operator, who ended the session
     FAILED = "failed"  # a fault of the gateway
 
 
@@ -64,6 +65,7 @@ class RequestRecord:
     started: float = field(init=False)
     first_byte_at: float | None = None
     key_name: str | None = None
+    session: str | None = None
     account_name: str | None = None
     routing: str | None = None
     model: str | None = None
@@ -97,6 +99,7 @@ class RequestRecord:
         fields: dict[str, Any] = {
             "request_id": self.request_id,
             "key": self.key_name,
+            "session": self.session,
             "account": self.account_name,
             "routing": self.routing,
             "model": self.model,

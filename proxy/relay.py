@@ -8,13 +8,8 @@ other body that breaks off is left incomplete, which HTTP shows the caller.
 import asyncio
 from collections.abc import AsyncIterator
 
-from proxy.errors import (
-    DrainingError,
-    Stage,
-    UpstreamError,
-    UpstreamTimeoutError,
-    UpstreamUnavailableError,
-)
+from proxy.endings import end_of
+from proxy.errors import Stage, UpstreamError, UpstreamUnavailableError
 from proxy.gateway import OpenRequest
 from proxy.record import End, RequestRecord
 from proxy.sse import FrameReader, error_event
@@ -58,10 +53,10 @@ async def events(
     except UpstreamError as error:
         broken = error
     except asyncio.CancelledError:
-        if not open_request.is_cut:
+        if open_request.cut_by is None:
             raise
         open_request.task.uncancel()
-        broken = DrainingError(Stage.ANSWER_BEGUN, "drain")
+        broken = open_request.cut_by(Stage.ANSWER_BEGUN, "cut")
     last_event = None if frames.fault else frames.last_event
     if last_event == b"message_stop":
         record.end = End.COMPLETE
@@ -79,7 +74,4 @@ async def events(
 def _note(record: RequestRecord, error: UpstreamError) -> None:
     record.cause = f"{error.stage.value}: {error.cause}"
     if record.end is None:
-        record.end = {
-            UpstreamTimeoutError: End.TIMEOUT,
-            DrainingError: End.DRAINED,
-        }.get(type(error), End.UPSTREAM_ERROR)
+        record.end = end_of(error)

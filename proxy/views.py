@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 
 from django.http import HttpResponse, JsonResponse, StreamingHttpResponse
 from django.http.response import HttpResponseBase
@@ -25,11 +26,13 @@ from proxy import (
 )
 from proxy.attempts import Ask, Attempts, Served
 from proxy.endpoints import Endpoint
+from proxy.errors import RevokedError
 from proxy.facts import RequestFacts
 from proxy.handler import GatewayRequest
 from proxy.lists import RelayedError
 from proxy.selection import is_eligible
 from proxy.spool import Body
+from sessions_limit import reception
 
 
 async def forward(request: GatewayRequest) -> HttpResponseBase:
@@ -112,7 +115,28 @@ async def _admit(request: GatewayRequest) -> KnownKey:
         if name in headers.ORGANIZATION_HEADERS:
             raise errors.names_an_organization(name.decode())
     request.record.key_name = key.name
+    await _enter(request, key)
     return key
+
+
+async def _enter(request: GatewayRequest, key: KnownKey) -> None:
+    """Let the request into its session; SessionError if there is no place for it."""
+    peer = request.scope.get("client")
+    client = reception.client_of(
+        peer[0] if peer else None,
+        request.raw_headers,
+        key_id=key.id,
+        key_name=key.name,
+    )
+    admission = await request.gateway.limiter.admit(
+        client,
+        reception.scope_of(key.id, key.session_limit),
+        partial(request.open_request.cut, RevokedError),
+    )
+    request.resources.callback(admission.release)
+    request.admission = admission
+    if admission.session_id is not None:
+        request.record.session = admission.session_id.digest
 
 
 def _facts(request: GatewayRequest, endpoint: Endpoint, body: bytes) -> RequestFacts:

@@ -106,8 +106,12 @@ def _for_of(element: str) -> str:
 
 def _parse_address(text: str) -> Address | None:
     """Read an address with or without port, brackets and zone; None if it is none."""
-    if len(text) > _LONGEST_HOP:
-        return None
+    return None if len(text) > _LONGEST_HOP else _parse_short(text)
+
+
+# Peers and proxies come again and again.
+@lru_cache(maxsize=4096)
+def _parse_short(text: str) -> Address | None:
     host, port = _split_port(text.strip())
     if port and not (port.isascii() and port.isdigit()):
         return None

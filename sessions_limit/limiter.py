@@ -427,7 +427,7 @@ class Unlimited:
     async def admit(
         self, client: Client, scope: Scope, on_revoked: Callable[[], None]
     ) -> "Pass":
-        return _PASS
+        return PASS
 
     async def step(self) -> None:
         """There is nothing to tell."""
@@ -454,7 +454,7 @@ class Pass:
         self.release()
 
 
-_PASS = Pass()
+PASS = Pass()
 
 
 def from_settings() -> Limiter | Unlimited:

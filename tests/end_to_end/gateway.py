@@ -179,7 +179,12 @@ def running(
     """Run a gateway on a copy of *template* for as long as the context lasts."""
     data_dir = directory / "data"
     shutil.copytree(template.directory, data_dir)
-    settings = {"UPSTREAM_BASE_URL": upstream_url, **settings}
+    settings = {
+        "UPSTREAM_BASE_URL": upstream_url,
+        # Tests are many clients; the limit has tests of its own.
+        "SESSION_MAX_CONCURRENT": "1000",
+        **settings,
+    }
     with _output(data_dir) as (out, err):
         process = _serve(data_dir, out, err, web_only=web_only, settings=settings)
         gateway = Gateway(process, Furnished(data_dir, template.keys), settings)

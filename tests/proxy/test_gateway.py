@@ -11,6 +11,7 @@ from accounts.status import AccountStatus
 from claudeproxy import db
 from proxy import gateway
 from proxy.catalogue import Catalogue
+from proxy.errors import DrainingError
 from proxy.gateway import Gateway
 from proxy.outcomes import Blame, Effect, Judgement, Step
 from proxy.refresher import Refresher
@@ -109,7 +110,7 @@ async def test_a_drain_cuts_what_is_still_open_when_its_time_is_over(it, setting
         await task
 
     assert it.is_draining
-    assert seen[0].is_cut
+    assert seen[0].cut_by is DrainingError
 
 
 async def test_a_drain_leaves_open_requests_their_time(it, settings):
@@ -118,7 +119,17 @@ async def test_a_drain_leaves_open_requests_their_time(it, settings):
         it.start_drain()
         await asyncio.sleep(0)
 
-        assert not request.is_cut
+        assert request.cut_by is None
+
+
+async def test_what_comes_after_a_drain_is_cut_at_once(it, settings):
+    settings.DRAIN_TIMEOUT = timedelta(0)
+    it.start_drain()
+    await asyncio.sleep(0.01)
+    with pytest.raises(asyncio.CancelledError), it.tracked() as request:
+        await asyncio.sleep(5)
+
+    assert request.cut_by is DrainingError
 
 
 async def test_a_second_signal_does_not_start_a_second_drain(it, settings):
@@ -130,7 +141,7 @@ async def test_a_second_signal_does_not_start_a_second_drain(it, settings):
         await asyncio.sleep(0)
         await asyncio.sleep(0)
 
-        assert not request.is_cut
+        assert request.cut_by is None
 
 
 @pytest.mark.django_db(transaction=True)
