@@ -27,6 +27,9 @@ STOP_SIGNALS = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP}) - (
 )
 # What the processes of the gateway handle or wait for.
 SIGNALS = STOP_SIGNALS | {signal.SIGCHLD}
+# What asks the supervisor, and it alone, for a rolling restart.
+RESTART_SIGNAL = signal.SIGUSR2
+SUPERVISOR_SIGNALS = SIGNALS | {RESTART_SIGNAL}
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_NAME = 15
@@ -42,7 +45,7 @@ def fork(name: str, run: Callable[[], int]) -> int:
     _flush()  # or parent and child would both write what is buffered
     parent = os.getpid()
     # No signal may reach the child while it still has the handlers of its parent.
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SUPERVISOR_SIGNALS)
     try:
         pid = os.fork()
         if pid == 0:
@@ -63,6 +66,8 @@ def _become_child(
         signal.set_wakeup_fd(-1)
         for number in SIGNALS:
             signal.signal(number, signal.SIG_DFL)
+        # Its default would end the child, if all processes are sent it by mistake.
+        signal.signal(RESTART_SIGNAL, signal.SIG_IGN)
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         code = run()
     except SystemExit as stop:
@@ -95,6 +100,31 @@ def set_name(name: str) -> None:
     """Show *name*, of at most 15 bytes, in `top` and `ps -o comm`."""
     if _libc is not None:
         _libc.prctl(_PR_SET_NAME, name.encode(), 0, 0, 0)
+
+
+class Beacon:
+    """Lit by a child that has become ready; its parent can wait for that.
+
+    Made before the fork, and good for all children that are forked after each other.
+    """
+
+    def __init__(self) -> None:
+        self._reader, self._writer = os.pipe()
+        os.set_blocking(self._reader, False)
+
+    def fileno(self) -> int:
+        """Return what becomes readable."""
+        return self._reader
+
+    def light(self) -> None:
+        os.write(self._writer, b".")
+
+    def was_lit(self) -> bool:
+        """Tell whether it was lit since this was asked last."""
+        try:
+            return bool(os.read(self._reader, 512))
+        except BlockingIOError:
+            return False
 
 
 def tie_descendants() -> None:

@@ -82,8 +82,7 @@ def test_who_started_it_with_nohup_may_close_the_terminal(data):
         service.process.send_signal(signal.SIGHUP)
         worker.kill()
         # Only a supervisor that goes on has a successor started.
-        successor = eventually(lambda: service.child("gateway-web-1"))
-        assert successor.pid != worker.pid
+        eventually(lambda: service.child("gateway-web-1") not in {None, worker})
         assert "stopping" not in service.log
 
 
@@ -123,6 +122,16 @@ def test_a_port_that_is_taken_is_named_and_nothing_is_started(data):
     assert f"Port {port} is in use on 127.0.0.1" in result.stderr
     assert "PORT or --port" in result.stderr
     assert not (data / "claudeproxy.sqlite3").exists()
+
+
+def test_a_start_can_be_prepared_beside_what_listens(data):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        result = manage(data, "serve", "--prepare-only", "--port", port)
+    assert result.returncode == 0
+    assert PASSWORD.search(result.stdout)
+    assert "listens" not in result.stdout
+    assert (data / "claudeproxy.sqlite3").exists()
 
 
 @pytest.mark.parametrize(

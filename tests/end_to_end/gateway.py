@@ -135,6 +135,15 @@ class Gateway:
         (worker,) = psutil.Process(self.process.pid).children()
         return worker
 
+    def workers(self) -> set[psutil.Process]:
+        """The processes that serve requests, those on their way out included."""
+        found = set()
+        for child in psutil.Process(self.process.pid).children():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if child.name().startswith("gateway-web"):
+                    found.add(child)
+        return found
+
     def manage(self, *arguments: str, stdin: str = "") -> str:
         """Run `manage.py` beside the running gateway."""
         return manage(self.data_dir, *arguments, stdin=stdin, **self.settings)
@@ -174,6 +183,7 @@ def running(
     *,
     upstream_url: str,
     web_only: bool = True,
+    workers: int = 1,
     **settings: str,
 ) -> Iterator[Gateway]:
     """Run a gateway on a copy of *template* for as long as the context lasts."""
@@ -186,7 +196,8 @@ def running(
         **settings,
     }
     with _output(data_dir) as (out, err):
-        process = _serve(data_dir, out, err, web_only=web_only, settings=settings)
+        options = ["--workers", str(workers), *(["--web-only"] if web_only else [])]
+        process = _serve(data_dir, out, err, options=options, settings=settings)
         gateway = Gateway(process, Furnished(data_dir, template.keys), settings)
         try:
             _await_start(gateway)
@@ -215,13 +226,12 @@ def _serve(
     out: IO[bytes],
     err: IO[bytes],
     *,
-    web_only: bool,
+    options: list[str],
     settings: dict[str, str],
 ) -> subprocess.Popen[bytes]:
-    where = ("--host", "127.0.0.1", "--port", "0", "--workers", "1")
+    where = ("--host", "127.0.0.1", "--port", "0")
     return subprocess.Popen(
-        [sys.executable, "manage.py", "serve", *where]
-        + (["--web-only"] if web_only else []),
+        [sys.executable, "manage.py", "serve", *where, *options],
         cwd=_PROJECT,
         env=_environment(data_dir, **settings),
         stdin=subprocess.DEVNULL,

@@ -1,12 +1,12 @@
 """An answer that breaks off never looks whole: the caller always learns of it."""
 
-import json
 from typing import Any
 
 import anthropic
 import pytest
 
 from claudeproxy.sandbox.state import Sandbox
+from tests.end_to_end.breaks import error_in
 from tests.end_to_end.checks import assert_envelope
 from tests.end_to_end.gateway import Gateway
 from tests.end_to_end.wire import Answer, ask, exchange, frames, request
@@ -30,53 +30,6 @@ def whole(gateway: Gateway) -> list[bytes]:
     answer = stream(gateway)
     assert answer.is_whole
     return frames(answer.body)
-
-
-def error_in(frame: bytes) -> dict[str, Any]:
-    name, _, data = frame.partition(b"\n")
-    assert name == b"event: error"
-    assert frame.endswith(b"\n\n")
-    error = json.loads(data.removeprefix(b"data: "))
-    assert error["type"] == "error"
-    assert error["error"]["message"]
-    return dict(error)
-
-
-def assert_legal_end(answer: Answer, whole: list[bytes]) -> None:
-    """Either nothing is missing, or whole frames are followed by an error event.
-
-    An answer that broke before its content is an error from the start.
-    """
-    if answer.status != 200:
-        assert_envelope(answer, 503, "api_error")
-        return
-    got = frames(answer.body)
-    if got == whole:
-        return
-    *kept, last = got
-    assert kept == whole[: len(kept)]
-    assert error_in(last)["request_id"] == answer.header("request-id")
-
-
-def test_stream_cut_at_any_byte_ends_with_whole_frames_and_an_error(
-    gateway: Gateway, sandbox: Sandbox, whole: list[bytes]
-) -> None:
-    size = len(b"".join(whole))
-    offsets = [*range(0, size, 23), *range(size - 60, size)]
-    for offset in offsets:
-        sandbox.script.add("*", {"cut_at_byte": offset})
-        answer = stream(gateway)
-        assert_legal_end(answer, whole)
-        has_content = offset >= len(b"".join(whole[:2]))
-        assert answer.status == (200 if has_content else 503)
-
-
-def test_stream_reset_at_any_byte_ends_with_whole_frames_and_an_error(
-    gateway: Gateway, sandbox: Sandbox, whole: list[bytes]
-) -> None:
-    for offset in range(1, len(b"".join(whole)), 61):
-        sandbox.script.add("*", {"reset": {"at_byte": offset}})
-        assert_legal_end(stream(gateway), whole)
 
 
 def test_stream_that_ends_cleanly_too_early_gets_an_error(
@@ -183,15 +136,6 @@ def test_sdk_raises_when_a_whole_answer_breaks(
         pytest.raises(anthropic.InternalServerError),
     ):
         client.messages.create(**ask())
-
-
-@pytest.mark.parametrize("offset", [0, 1, 100, 400])
-def test_whole_answer_that_breaks_is_an_error_and_nothing_of_it_is_seen(
-    gateway: Gateway, sandbox: Sandbox, offset: int
-) -> None:
-    sandbox.script.add("*", {"cut_at_byte": offset})
-    answer = exchange(gateway.port, request(ask(), key=gateway.key))
-    assert_envelope(answer, 503, "api_error")
 
 
 def test_answer_too_long_to_be_held_that_breaks_is_incomplete_for_http(

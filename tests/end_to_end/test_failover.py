@@ -33,7 +33,7 @@ from tests.end_to_end.wire import (
 
 pytestmark = pytest.mark.processes
 
-AT_ONCE = {"RETRY_BASE_DELAY": "0s", "RETRY_JITTER_MAX": "0s"}
+AT_ONCE: dict[str, Any] = {"RETRY_BASE_DELAY": "0s", "RETRY_JITTER_MAX": "0s"}
 ACTIVE = {"ada": "active", "grace": "active", "edsger": "active"}
 
 
@@ -476,7 +476,7 @@ def test_gate_does_not_hold_back_what_is_content(
     assert seen.count(b"event: message_start") == 1
 
 
-PATIENT = {"RETRY_BASE_DELAY": "60s", "RETRY_JITTER_MAX": "0s"}
+PATIENT: dict[str, Any] = {"RETRY_BASE_DELAY": "60s", "RETRY_JITTER_MAX": "0s"}
 
 
 @pytest.fixture
@@ -624,7 +624,7 @@ def signed_in_gateway(
     template: Furnished, sandbox_server: SandboxServer, sandbox: Sandbox, tmp_path: Path
 ) -> Iterator[Gateway]:
     """A gateway whose newest account, dorothy, has tokens."""
-    settings = {
+    settings: dict[str, Any] = {
         "OAUTH_CLIENT_ID": sandbox.oauth.client_id,
         "OAUTH_AUTHORIZE_URL": f"{sandbox_server.url}/oauth/authorize",
         "OAUTH_TOKEN_URL": f"{sandbox_server.url}/v1/oauth/token",

@@ -1,85 +1,22 @@
 """The official TypeScript SDK works through the gateway as it does without."""
 
-import json
-import os
-import shutil
-import subprocess
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from claudeproxy.sandbox.state import Sandbox
 from tests.end_to_end.gateway import Gateway
+from tests.end_to_end.node import Client, running
 from tests.end_to_end.wire import ask
 
 pytestmark = pytest.mark.processes
 
-HERE = Path(__file__).with_name("typescript")
-INSTALL_SECONDS = 120
-
-
-def missing(what: str) -> None:
-    """Skip, unless this machine promised to have all it takes."""
-    if os.environ.get("REQUIRE_NODE") == "1":
-        pytest.fail(what)
-    pytest.skip(what)
-
-
-def install() -> None:
-    """Install the packages of the lock file, unless they are there already."""
-    wanted = HERE / "package-lock.json"
-    stamp = HERE / "node_modules" / ".installed-from"
-    if stamp.is_file() and stamp.read_bytes() == wanted.read_bytes():
-        return
-    command = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
-    done = subprocess.run(
-        command,
-        cwd=HERE,
-        capture_output=True,
-        text=True,
-        timeout=INSTALL_SECONDS,
-        check=False,
-    )
-    if done.returncode != 0:
-        missing(f"npm ci failed: {done.stderr[-500:]}")
-    stamp.write_bytes(wanted.read_bytes())
-
-
-class Client:
-    """A Node process with the SDK in it."""
-
-    def __init__(self, process: subprocess.Popen[str]) -> None:
-        self._process = process
-
-    def call(self, call: str, options: dict[str, Any], body: object) -> dict[str, Any]:
-        assert self._process.stdin
-        assert self._process.stdout
-        line = json.dumps({"call": call, "options": options, "body": body})
-        self._process.stdin.write(line + "\n")
-        self._process.stdin.flush()
-        answer = self._process.stdout.readline()
-        assert answer, "the Node process has ended"
-        return dict(json.loads(answer))
-
 
 @pytest.fixture(scope="module")
 def node() -> Iterator[Client]:
-    for program in ("node", "npm"):
-        if shutil.which(program) is None:
-            missing(f"{program} is not installed")
-    install()
-    with subprocess.Popen(
-        ["node", "client.mjs"],
-        cwd=HERE,
-        text=True,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    ) as process:
-        yield Client(process)
-        assert process.stdin
-        process.stdin.close()
+    with running() as process:
+        yield process
 
 
 Call = Callable[..., dict[str, Any]]

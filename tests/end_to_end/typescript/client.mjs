@@ -44,12 +44,16 @@ async function outcome({ call, options, body }) {
     const client = new Anthropic({ maxRetries: 0, timeout: 20_000, ...options });
     return { result: await calls[call](client, body) };
   } catch (error) {
-    const { constructor, status, requestID, message, type } = error;
+    const { constructor, status, requestID, message, type, headers } = error;
     const classes = [];
     for (let each = constructor; each?.name; each = Object.getPrototypeOf(each)) {
       classes.push(each.name);
     }
-    return { error: { classes, status, requestId: requestID, message, type } };
+    const advice = {
+      retryAfter: headers?.get('retry-after') ?? null,
+      shouldRetry: headers?.get('x-should-retry') ?? null,
+    };
+    return { error: { classes, status, requestId: requestID, message, type, ...advice } };
   }
 }
 
