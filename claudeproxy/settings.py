@@ -43,6 +43,7 @@ INSTALLED_APPS = [
     "claudeproxy.apps.ClaudeProxyConfig",
     "accounts.apps.AccountsConfig",
     "clients.apps.ClientsConfig",
+    "usage.apps.UsageConfig",
     "proxy.apps.ProxyConfig",
     "claudeproxy.apps.AdminConfig",
     "django.contrib.auth",
@@ -284,3 +285,4 @@ RETRY_GATE_SECONDS: timedelta = environment.duration(
     "RETRY_GATE_SECONDS", "1s", low="0s"
 )
 DRAIN_TIMEOUT: timedelta = environment.duration("DRAIN_TIMEOUT", "30s", low="0s")
+USAGE_RETENTION: timedelta = environment.duration("USAGE_RETENTION", "90d", low="1d")

@@ -10,7 +10,7 @@ import pytest
 from django.conf import settings
 
 ROOT = Path(settings.BASE_DIR)
-PACKAGES = ("accounts", "claudeproxy", "clients", "proxy")
+PACKAGES = ("accounts", "claudeproxy", "clients", "proxy", "usage")
 FILES = sorted(
     path
     for package in PACKAGES
@@ -35,6 +35,13 @@ PURE = (
     "proxy.headers",
     "proxy.selection",
     "proxy.sse",
+    "usage.entries",
+    "usage.histogram",
+    "usage.outcome",
+    "usage.prices",
+    "usage.rows",
+    "usage.tally",
+    "usage.tokens",
 )
 # The environment of this process is read in one place. Others may say which settings
 # count, before those are there, or hand it on to a child.
@@ -83,7 +90,7 @@ def test_the_way_of_a_request_never_sleeps():
     on_the_way = [
         path
         for path in FILES
-        if path.relative_to(ROOT).parts[0] in {"clients", "proxy"}
+        if path.relative_to(ROOT).parts[0] in {"clients", "proxy", "usage"}
     ]
 
     assert [path for path in on_the_way if "time.sleep" in names_in(path)] == []
