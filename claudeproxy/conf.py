@@ -159,5 +159,10 @@ class Conf:
         """How long open answers may go on after the worker was told to stop."""
         return settings.DRAIN_TIMEOUT
 
+    @property
+    def usage_retention(self) -> timedelta:
+        """How long single requests are kept; their sums are kept for ever."""
+        return settings.USAGE_RETENTION
+
 
 conf = Conf()

@@ -167,6 +167,7 @@ class FailureAdmin(TaskAdmin):
 
 
 class QueueAdmin(ReadOnlyAdmin):
+    change_list_template = "claudeproxy/live_list.html"
     list_display = ("name", "func", "taken")
     fields = ("call", "taken")
     ordering = ("pk",)

@@ -100,6 +100,16 @@ SCHEDULES = (
         func="accounts.tasks.prune_owned_objects",
         every=timedelta(hours=1),
     ),
+    ScheduledJob(
+        name="roll_up_usage",
+        func="usage.tasks.roll_up",
+        every=timedelta(minutes=5),
+    ),
+    ScheduledJob(
+        name="prune_usage",
+        func="usage.tasks.prune",
+        every=timedelta(hours=1),
+    ),
 )
 
 

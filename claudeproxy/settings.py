@@ -44,6 +44,7 @@ INSTALLED_APPS = [
     "accounts.apps.AccountsConfig",
     "clients.apps.ClientsConfig",
     "sessions_limit.apps.SessionsLimitConfig",
+    "usage.apps.UsageConfig",
     "proxy.apps.ProxyConfig",
     "claudeproxy.apps.AdminConfig",
     "django.contrib.auth",
@@ -302,3 +303,4 @@ RETRY_GATE_SECONDS: timedelta = environment.duration(
     "RETRY_GATE_SECONDS", "1s", low="0s"
 )
 DRAIN_TIMEOUT: timedelta = environment.duration("DRAIN_TIMEOUT", "30s", low="0s")
+USAGE_RETENTION: timedelta = environment.duration("USAGE_RETENTION", "90d", low="1d")

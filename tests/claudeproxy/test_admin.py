@@ -462,7 +462,15 @@ def test_login_page_carries_the_name_and_the_theme(client: Client) -> None:
 
 @pytest.mark.django_db
 @pytest.mark.parametrize(
-    "name", ["theme.css", "components.css", "copy.js", "favicon.svg"]
+    "name",
+    [
+        "theme.css",
+        "components.css",
+        "charts.css",
+        "copy.js",
+        "refresh.js",
+        "favicon.svg",
+    ],
 )
 def test_static_files_are_served(client: Client, name: str) -> None:
     response = client.get(f"/static/claudeproxy/{name}")

@@ -15,7 +15,7 @@ OPERATIONS = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
 OUR_COMMANDS = sorted(
     name
     for name, app in get_commands().items()
-    if app in {"accounts", "claudeproxy", "clients", "sessions_limit"}
+    if app in {"accounts", "claudeproxy", "clients", "sessions_limit", "usage"}
 )
 SOURCES = sorted((ROOT / "claudeproxy").glob("*.py"))
 _LINK = re.compile(r"\]\((?!\w+:)([^)#\s]*)(?:#([^)\s]*))?\)")
@@ -24,7 +24,7 @@ _FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 _COMMAND = re.compile(r"(?:manage\.py|\./run manage) ([a-z][a-z_]*)")
 _RUN = re.compile(r"\./run ([a-z]+)")
 _PATH = re.compile(
-    r"`((?:accounts|claudeproxy|clients|proxy|sessions_limit|docs|tests|bench)/[\w./-]+)`"
+    r"`((?:accounts|claudeproxy|clients|proxy|sessions_limit|usage|docs|tests|bench)/[\w./-]+)`"
 )
 _SETTING = re.compile(r"`([A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+)(?:=[^`]*)?`")
 # Of the clients, of the code, and the form that reads from a file.

@@ -10,7 +10,7 @@ import pytest
 from django.conf import settings
 
 ROOT = Path(settings.BASE_DIR)
-PACKAGES = ("accounts", "claudeproxy", "clients", "proxy", "sessions_limit")
+PACKAGES = ("accounts", "claudeproxy", "clients", "proxy", "sessions_limit", "usage")
 FILES = sorted(
     path
     for package in PACKAGES
@@ -41,6 +41,13 @@ PURE = (
     "sessions_limit.addresses",
     "sessions_limit.backends.holds",
     "sessions_limit.keys",
+    "usage.entries",
+    "usage.histogram",
+    "usage.outcome",
+    "usage.prices",
+    "usage.rows",
+    "usage.tally",
+    "usage.tokens",
 )
 # The environment of this process is read in one place. Others may say which settings
 # count, before those are there, or hand it on to a child.
@@ -90,7 +97,7 @@ def test_the_way_of_a_request_never_sleeps():
     on_the_way = [
         path
         for path in FILES
-        if path.relative_to(ROOT).parts[0] in {"clients", "proxy", "sessions_limit"}
+        if path.relative_to(ROOT).parts[0] in {"clients", "proxy", "sessions_limit", "usage"}
     ]
 
     assert [path for path in on_the_way if "time.sleep" in names_in(path)] == []

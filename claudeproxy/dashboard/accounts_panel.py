@@ -1,34 +1,20 @@
-"""What the admin's index shows, as one object; the template only prints it.
-
-A person sees the accounts and the keys that their permissions let them view. The number
-of queries does not depend on the number of rows.
-"""
+"""The panel of accounts: whether they can serve, how each is, what happened to them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TypeAlias
 
-from django.contrib.auth.models import AnonymousUser, User
-from django.db.models import Exists, F, Max, Min, OuterRef
-from django_q.models import Failure, Success, Task
+from django.db.models import F, Min
 
 from accounts import upkeep
 from accounts.models import Account, AccountEvent
 from accounts.status import AccountKind, AccountStatus, health_of
-from claudeproxy import schedules
-from clients.models import ClientKey
-from clients.querysets import KeyCounts
 
 _ACCOUNTS_SHOWN = 20
 _EVENTS_SHOWN = 10
 _NOTICES_SHOWN = 10
 # How long it is worth saying that an idle account was switched off.
 _RECENTLY = timedelta(days=7)
-# A job runs every minute; without one for so long, something is wrong.
-_QUIET = timedelta(minutes=5)
-
-Visitor: TypeAlias = User | AnonymousUser
 
 
 @dataclass(frozen=True)
@@ -69,25 +55,6 @@ class AccountNotices:
 
 
 @dataclass(frozen=True)
-class FailedJob:
-    """A job whose last run failed."""
-
-    name: str
-    task_id: str
-    at: datetime
-
-
-@dataclass(frozen=True)
-class JobsPanel:
-    failed: tuple[FailedJob, ...]
-    last_run_at: datetime | None
-    is_quiet: bool
-
-    def __bool__(self) -> bool:
-        return bool(self.failed or self.is_quiet)
-
-
-@dataclass(frozen=True)
 class AccountsPanel:
     health: Health
     notices: AccountNotices
@@ -101,50 +68,8 @@ class AccountsPanel:
     may_change: bool
 
 
-@dataclass(frozen=True)
-class KeysPanel:
-    counts: KeyCounts
-    may_add: bool
-
-
-@dataclass(frozen=True)
-class Overview:
-    """The whole page; a panel is None for somebody who may not see it."""
-
-    now: datetime
-    base_url: str
-    accounts: AccountsPanel | None
-    keys: KeysPanel | None
-    jobs: JobsPanel | None
-
-
-def load(user: Visitor, *, base_url: str, now: datetime) -> Overview:
-    """Gather the page for this user."""
-    return Overview(
-        now=now,
-        base_url=base_url,
-        accounts=(
-            _load_accounts(
-                now,
-                may_add=user.has_perm("accounts.add_account"),
-                may_change=user.has_perm("accounts.change_account"),
-            )
-            if user.has_perm("accounts.view_account")
-            else None
-        ),
-        keys=(
-            KeysPanel(
-                counts=ClientKey.objects.count_by_state(now),
-                may_add=user.has_perm("clients.add_clientkey"),
-            )
-            if user.has_perm("clients.view_clientkey")
-            else None
-        ),
-        jobs=_load_jobs(now) if user.has_perm("django_q.view_failure") else None,
-    )
-
-
-def _load_accounts(now: datetime, *, may_add: bool, may_change: bool) -> AccountsPanel:
+def load(now: datetime, *, may_add: bool, may_change: bool) -> AccountsPanel:
+    """Gather the panel: six queries and those of the notices, however many rows."""
     counts = Account.objects.count_by_status()
     total = sum(counts.values())
     first = tuple(Account.objects.most_urgent_first()[:_ACCOUNTS_SHOWN])
@@ -190,27 +115,6 @@ def _load_notices(now: datetime) -> AccountNotices:
             for event in retired[:_NOTICES_SHOWN]
             if event.account is not None
         ),
-    )
-
-
-def _load_jobs(now: datetime) -> JobsPanel:
-    better = Task.objects.filter(
-        success=True, group=OuterRef("group"), stopped__gt=OuterRef("stopped")
-    )
-    rows = (
-        Failure.objects.filter(~Exists(better))
-        .order_by("-stopped")
-        .values_list("group", "func", "id", "stopped")[: _NOTICES_SHOWN * 5]
-    )
-    failed: dict[str, FailedJob] = {}
-    for group, func, task_id, stopped in rows:
-        name = (group or func).removeprefix(schedules.PREFIX)
-        failed.setdefault(name, FailedJob(name, task_id, stopped))
-    last_run_at = Success.objects.aggregate(at=Max("stopped"))["at"]
-    return JobsPanel(
-        failed=tuple(failed.values())[:_NOTICES_SHOWN],
-        last_run_at=last_run_at,
-        is_quiet=last_run_at is None or last_run_at < now - _QUIET,
     )
 
 

@@ -1,0 +1,271 @@
+"""Reads what was used: by time, account, key, model and outcome, always up to now.
+
+Days and hours that are summed up are read from their sums; requests that are not in
+these yet are read one by one, with the rest of their hour. So a figure is exact at any
+moment, and a report is five queries, however much it covers.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from enum import Enum
+from typing import Any
+
+from django.db import connection
+
+from usage import histogram, sources
+from usage.models import RequestRow, RollupState
+from usage.prices import from_nano
+from usage.sources import (
+    DAY_MARGINALS,
+    DAYS,
+    DIMENSIONS,
+    HOUR_MARGINALS,
+    HOURS,
+    ROWS,
+    Source,
+    Value,
+)
+
+_HOUR = timedelta(hours=1)
+_DAY = timedelta(days=1)
+
+
+class By(Enum):
+    """What a report has a line for."""
+
+    HOUR = "hour"
+    DAY = "day"
+    ACCOUNT = "account"
+    KEY = "key"
+    MODEL = "model"
+    OUTCOME = "outcome"
+
+
+@dataclass(frozen=True, slots=True)
+class Only:
+    """Which requests count; None: all. The id 0 stands for no account and no key."""
+
+    account_id: int | None = None
+    key_id: int | None = None
+    model: str | None = None
+    outcome: str | None = None
+
+    @property
+    def dimensions(self) -> set[str]:
+        """By what these are chosen."""
+        return {name.removesuffix("_id") for name in self.conditions()}
+
+    def conditions(self) -> dict[str, Value]:
+        named: dict[str, Value | None] = {
+            "account_id": self.account_id,
+            "key_id": self.key_id,
+            "model": self.model,
+            "outcome": self.outcome,
+        }
+        return {name: value for name, value in named.items() if value is not None}
+
+
+_EVERYTHING = Only()
+_MONEY = frozenset({"cost", "notional_cost"})
+
+
+@dataclass(frozen=True, slots=True)
+class Latency:
+    """How long something took, in milliseconds; None if it never happened."""
+
+    p50: float | None
+    p95: float | None
+    p99: float | None
+
+    @classmethod
+    def of(cls, counts: Mapping[int, int]) -> "Latency":
+        return cls(*(histogram.percentile(counts, it) for it in (0.5, 0.95, 0.99)))
+
+
+@dataclass(slots=True)
+class Line:
+    """What the requests of a group come to.
+
+    `group` is a time, a day, an id, a model or an outcome; None for all there is.
+    `name` is what an account or key was called on the last of these days.
+    """
+
+    group: Any = None
+    name: str = ""
+    requests: int = 0
+    input_tokens: int = 0
+    write_5m_tokens: int = 0
+    write_1h_tokens: int = 0
+    read_tokens: int = 0
+    output_tokens: int = 0
+    web_searches: int = 0
+    cost: Decimal = Decimal(0)
+    notional_cost: Decimal = Decimal(0)  # the part of it that a plan covers
+    unpriced: int = 0
+    incomplete: int = 0
+    failed_attempts: int = 0
+    first_byte_ms: int = 0  # together, as all of these
+    duration_ms: int = 0
+    request_bytes: int = 0
+    answer_bytes: int = 0
+    first_byte: Latency = field(default_factory=lambda: Latency.of({}))
+    duration: Latency = field(default_factory=lambda: Latency.of({}))
+
+    def add(self, measures: Sequence[Any]) -> None:
+        """Add sums, in the order of `sources.MEASURES`."""
+        for name, value in zip(sources.MEASURES, measures, strict=True):
+            number = int(value)
+            amount = from_nano(number) if name in _MONEY else number
+            setattr(self, name, getattr(self, name) + amount)
+
+
+_COLUMNS: dict[By | None, tuple[str, ...]] = {
+    None: (),
+    By.HOUR: ("at",),
+    By.DAY: ("at",),
+    By.ACCOUNT: ("account_id", "account_name"),
+    By.KEY: ("key_id", "key_name"),
+    By.MODEL: ("model",),
+    By.OUTCOME: ("outcome",),
+}
+
+
+def total(since: datetime, until: datetime, only: Only = _EVERYTHING) -> Line:
+    """Sum up the requests that started in a span, widened to whole hours."""
+    return next(iter(_lines(None, since, until, only)), Line())
+
+
+def grouped(
+    by: By, since: datetime, until: datetime, only: Only = _EVERYTHING
+) -> list[Line]:
+    """The same, with a line for each group that has requests, in their order."""
+    return sorted(_lines(by, since, until, only), key=lambda line: line.group)
+
+
+def _lines(by: By | None, since: datetime, until: datetime, only: Only) -> list[Line]:
+    parts = _sources(by, since, until, only)
+    columns = _COLUMNS[by]
+    lines: dict[Any, Line] = {}
+    # Who was renamed has several names, and is one line.
+    is_named = by in {By.ACCOUNT, By.KEY}
+    order = ["MAX(at)" if is_named else "0"]
+    found = _fetch(*sources.sums(parts, columns, order))
+    for _, *row in sorted(found, key=str):
+        keys, measures = row[: len(columns)], row[len(columns) :]
+        if measures[0] is None:
+            continue  # the sum of nothing
+        group = _group(by, keys)
+        line = lines.setdefault(group, Line(group))
+        line.add(measures)
+        if is_named:
+            line.name = keys[1]
+    for column in sources.COUNTS:
+        counts: dict[Any, Counter[int]] = defaultdict(Counter)
+        for *keys, bucket, number in _fetch(
+            *sources.bucket_counts(parts, column, columns)
+        ):
+            counts[_group(by, keys)][bucket] += int(number)
+        for group, line in lines.items():
+            setattr(line, column.removesuffix("_counts"), Latency.of(counts[group]))
+    return list(lines.values())
+
+
+def _group(by: By | None, keys: Sequence[Any]) -> Any:
+    if not keys:
+        return None
+    if by is By.HOUR:
+        return sources.as_time(keys[0])
+    return sources.as_day(keys[0]) if by is By.DAY else keys[0]
+
+
+def _fetch(statement: str, values: list[Value]) -> list[tuple[Any, ...]]:
+    with connection.cursor() as cursor:
+        cursor.execute(statement, values)
+        return list(cursor.fetchall())
+
+
+def _sources(
+    by: By | None, since: datetime, until: datetime, only: Only
+) -> list[Source]:
+    """What adds up to the span: days, hours beside them, and requests not summed up."""
+    start, end = _floor(since), _ceiling(until)
+    first_day, last_day = _whole_days(start, end)
+    has_days = by is not By.HOUR and first_day < last_day
+    conditions = only.conditions()
+    chosen = "".join(f" AND {name} = %s" for name in conditions)
+    more = tuple(conditions.values())
+
+    dimensions = only.dimensions
+    if by is not None and by.value in DIMENSIONS:
+        dimensions.add(by.value)
+    hour_table, day_table = HOURS, DAYS
+    of_dimension = ""
+    if len(dimensions) < 2:
+        # These tables are a small part of the others.
+        hour_table, day_table = HOUR_MARGINALS, DAY_MARGINALS
+        of_dimension = f"dimension = '{next(iter(dimensions), '')}' AND "
+
+    at_hour = "hour" if by is By.HOUR else sources.day_of("hour")
+    span = "hour >= %s AND hour < %s"
+    spans = (sources.time_value(start), sources.time_value(end))
+    day = sources.day_of("hour")
+    new_hours, is_late = _not_summed_up()
+    is_new = _is_one_of("hour", map(sources.time_value, new_hours))
+    new_days = sorted({hour.date().isoformat() for hour in new_hours})
+
+    hours = f"{of_dimension}{span} AND NOT ({is_new})"
+    inner: tuple[Value, ...] = spans
+    parts = [
+        Source(ROWS, at_hour, f"{span} AND {is_new}{chosen}", spans + more),
+        Source(ROWS, at_hour, f"{span} AND {is_late}{chosen}", spans + more),
+    ]
+    if has_days:
+        days = (first_day.isoformat(), last_day.isoformat())
+        is_new_day = _is_one_of("day", new_days)
+        where = f"day >= %s AND day < %s AND NOT ({is_new_day}){chosen}"
+        parts.append(Source(day_table, "day", of_dimension + where, days + more))
+        hours += f" AND ({day} < %s OR {day} >= %s OR {_is_one_of(day, new_days)})"
+        inner += days
+    parts.append(Source(hour_table, at_hour, hours + chosen, inner + more))
+    return parts
+
+
+def _not_summed_up() -> tuple[list[datetime], str]:
+    """Hours with requests that are not in their sums, and the condition of late ones.
+
+    Late are those that are to be added to an hour that has lost others. Both are read
+    before the report and stand in it as values: PostgreSQL would misjudge how few they
+    are. If sums are brought up to date meanwhile, these hours are still whole.
+    """
+    at = RollupState.objects.first() or RollupState()
+    new = RequestRow.objects.filter(pk__gt=at.rolled_to)
+    is_late = "1 = 0"
+    if at.pruned_before is not None:
+        new = new.filter(hour__gte=at.pruned_before)
+        horizon = sources.time_value(at.pruned_before)
+        is_late = f"id > {int(at.rolled_to)} AND hour < '{horizon}'"
+    hours = new.order_by("hour").values_list("hour", flat=True).distinct()
+    return list(hours), is_late
+
+
+def _is_one_of(column: str, texts: Iterable[str]) -> str:
+    listed = ", ".join(f"'{text}'" for text in texts)
+    return f"{column} IN ({listed})" if listed else "1 = 0"
+
+
+def _floor(at: datetime) -> datetime:
+    return at.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
+
+
+def _ceiling(at: datetime) -> datetime:
+    floor = _floor(at)
+    return floor if floor == at else floor + _HOUR
+
+
+def _whole_days(start: datetime, end: datetime) -> tuple[date, date]:
+    """The first day that lies in the span, and the first one that does not any more."""
+    first = start.date() if start.hour == 0 else start.date() + _DAY
+    return first, end.date()
