@@ -29,6 +29,7 @@ class PooledAccount:
     # The ids of its models, and every name they answer to; None: not known.
     model_ids: tuple[str, ...] = ()
     models: frozenset[str] | None = None
+    organization_uuid: str = ""
     # Can its credential be decrypted with the keys there are?
     is_readable: bool = True
 
@@ -48,6 +49,7 @@ def load() -> tuple[PooledAccount, ...]:
             refresh_retry_at=account.refresh_retry_at,
             model_ids=tuple(model["id"] for model in account.capabilities or ()),
             models=capabilities.names(account.capabilities),
+            organization_uuid=account.organization_uuid,
             is_readable=_is_readable(account.credential),
         )
         for account in Account.objects.order_by("pk")

@@ -98,6 +98,7 @@ class Attempts:
     request: GatewayRequest
     ask: Ask
     started: float = field(default_factory=monotonic)
+    attempted: float = field(default_factory=monotonic)
     made: int = 0
     pauses: int = 0
     bursts: int = 0
@@ -166,6 +167,7 @@ class Attempts:
 
     async def _attempt(self, account: PooledAccount) -> Served | Failed:
         self.made += 1
+        self.attempted = monotonic()
         self._note_choice(account)
         try:
             reply = await self._open(account)
@@ -330,7 +332,8 @@ class Attempts:
         return barred.pending(account.id, now) is not None
 
     def _note_failure(self, account: PooledAccount, judgement: Judgement) -> Attempt:
-        attempt = Attempt(account.name, judgement.blame, judgement.reason)
+        duration_ms = round((monotonic() - self.attempted) * 1000, 1)
+        attempt = Attempt(account.name, judgement.blame, judgement.reason, duration_ms)
         self.request.record.attempts.append(attempt)
         self.request.gateway.failures[judgement.blame, judgement.reason] += 1
         return attempt
@@ -503,7 +506,7 @@ class Attempts:
         return conf.request_timeout + timedelta(seconds=seconds)
 
     def _note_choice(self, account: PooledAccount) -> None:
-        self.request.record.account_name = account.name
+        self.request.record.account = account
         self.request.admission.note_account(account.name)
 
 

@@ -29,6 +29,8 @@ class Endpoint:
     body_limit_bytes: int = 32 * _MEBIBYTE
     # Does the body name a model and belong to a conversation?
     is_conversation: bool = False
+    # Does its answer say what was used?
+    reports_usage: bool = False
     # Is it limited apart from messages?
     has_own_limits: bool = False
     # What it is about, if that belongs to the account it was made with.
@@ -83,7 +85,13 @@ _READ, _BOTH, _OBJECT = ("GET",), ("GET", "POST"), ("GET", "DELETE")
 _BATCHES, _VERSION = "/v1/messages/batches", "/v1/skills/{id}/versions/{version}"
 
 ENDPOINTS = (
-    Endpoint("messages", "/v1/messages", ("POST",), is_conversation=True),
+    Endpoint(
+        "messages",
+        "/v1/messages",
+        ("POST",),
+        is_conversation=True,
+        reports_usage=True,
+    ),
     Endpoint(
         "count_tokens",
         "/v1/messages/count_tokens",

@@ -33,6 +33,8 @@ from proxy.snapshot import Snapshot
 from proxy.upstream import Upstream
 from sessions_limit import limiter
 from sessions_limit.limiter import Limiter, Unlimited
+from usage import ledger
+from usage.ledger import Ledger, NoLedger
 
 _log = structlog.get_logger(__name__)
 
@@ -73,6 +75,7 @@ class Gateway:
     budget: Budget = field(default_factory=Budget)
     owners: Owners = field(default_factory=Owners)
     limiter: Limiter | Unlimited = field(default_factory=Unlimited)
+    ledger: Ledger | NoLedger = field(default_factory=NoLedger)
     # Accounts whose sign-in is not good for batches, files and skills.
     barred: Deadlines[int] = field(default_factory=Deadlines)
     # How often what went wrong, by blame and reason.
@@ -279,6 +282,7 @@ async def running() -> AsyncIterator[Gateway]:
         )
         keep_activity = partial(_write_activity, opened.activity)
         async with (
+            ledger.running() as opened.ledger,
             snapshot.kept_fresh(),
             repeated(keep_activity, seconds=_ACTIVITY_SECONDS),
             repeated(opened.limiter.step, seconds=limiter.INTERVAL_SECONDS),

@@ -19,7 +19,7 @@ from django.http.response import HttpResponse, HttpResponseBase, StreamingHttpRe
 from django.utils.module_loading import import_string
 
 from claudeproxy.errors import ClaudeProxyError
-from proxy import errors, protocol
+from proxy import accounting, errors, protocol
 from proxy.endings import end_of
 from proxy.errors import CallerGoneError, DrainingError, Stage, UpstreamError
 from proxy.gateway import Gateway, OpenRequest
@@ -47,6 +47,7 @@ class GatewayRequest(ASGIRequest):
         self.is_answer_begun = False
         self.admission: Admission | Pass = PASS
         self.is_answered = False
+        self.is_settled = False
         self.resources = contextlib.AsyncExitStack()
         self.record = RequestRecord(
             method=scope["method"], path=scope["raw_path"].decode("latin-1")
@@ -97,6 +98,20 @@ class GatewayRequest(ASGIRequest):
         self.resources.callback(self._watcher.cancel)
         return body
 
+    def begin(self) -> None:
+        """Tell the ledger that the request goes on its way."""
+        self.gateway.ledger.begin(accounting.begun(self.record))
+
+    def settle(self) -> None:
+        """Tell the ledger how the request ended; said twice, it counts once."""
+        if not (self.is_settled or self.record.is_quiet):
+            self.is_settled = True
+            self.gateway.ledger.finish(accounting.finished(self.record))
+
+    def note_caller_gone(self) -> None:
+        if not self.is_settled:  # or it left with the whole answer
+            self.record.end, self.record.status = End.CLIENT_GONE, 499
+
     async def _watch_caller(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":
             pass
@@ -126,6 +141,7 @@ class GatewayHandler(ASGIHandler):
                 await self._serve_and_clean_up(request, send)
             finally:
                 request.record.end = request.record.end or End.FAILED
+                request.settle()
                 request.record.write()
 
     async def _serve_and_clean_up(self, request: GatewayRequest, send: Any) -> None:
@@ -158,7 +174,7 @@ class GatewayHandler(ASGIHandler):
         except asyncio.CancelledError:
             # By whom? Only our own two cancellations end here.
             if request.is_caller_gone:
-                record.end, record.status = End.CLIENT_GONE, 499
+                request.note_caller_gone()
             else:
                 cut_by = request.open_request.cut_by
                 cause = cut_by or DrainingError
@@ -167,7 +183,7 @@ class GatewayHandler(ASGIHandler):
                     raise  # the server's, which waits for the drain no longer
             request.open_request.task.uncancel()
         except CallerGoneError:
-            record.end, record.status = End.CLIENT_GONE, 499
+            request.note_caller_gone()
         except UpstreamError:
             # The answer broke off where no error can be put: `relay` has recorded it.
             # Leaving without the last message makes the server drop the connection.
@@ -202,13 +218,17 @@ class GatewayHandler(ASGIHandler):
             async with contextlib.aclosing(pieces):
                 async for piece in pieces:
                     record.note_sent(len(piece))
+                    if record.end is not None:
+                        request.settle()  # this is the last one
                     await send(_body(piece, more=True))
             request.is_answered = True
+            request.settle()
             await send(_body(b"", more=False))
             return
         content = _content(response)
         record.note_sent(len(content))
         record.end = record.end or End.COMPLETE
+        request.settle()
         request.is_answered = not is_lingering
         await send(_body(content, more=is_lingering))
         if is_lingering:

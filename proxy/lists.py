@@ -135,7 +135,7 @@ class PoolList:
         except TimeoutError:
             raise errors.list_incomplete() from None
         finally:
-            record.account_name, record.routing = None, "pool"
+            record.account, record.routing = None, "pool"
 
     # --- by the ids of objects
 

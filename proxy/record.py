@@ -1,15 +1,18 @@
-"""The one log line of a request: filled on the way, written when all is over."""
+"""What is noted of a request on its way: for the log's one line, and the ledger."""
 
 import re
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from time import monotonic
 from typing import Any
 
 import structlog
+
+from accounts.pool import PooledAccount
+from usage.tally import Tally
 
 _log = structlog.get_logger("proxy.request")
 
@@ -43,14 +46,20 @@ class Attempt:
     account_name: str
     blame: str
     reason: str
+    duration_ms: float | None = None
     waited: timedelta = timedelta()
+
+    @property
+    def waited_ms(self) -> int:
+        return round(self.waited.total_seconds() * 1000)
 
     def fields(self) -> dict[str, Any]:
         return {
             "account": self.account_name,
             "blame": self.blame,
             "reason": self.reason,
-            "waited_ms": round(self.waited.total_seconds() * 1000),
+            "duration_ms": self.duration_ms,
+            "waited_ms": self.waited_ms,
         }
 
 
@@ -63,10 +72,13 @@ class RequestRecord:
     request_id: str = field(default_factory=new_request_id)
     clock: Callable[[], float] = monotonic
     started: float = field(init=False)
+    started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     first_byte_at: float | None = None
+    endpoint: str | None = None
+    key_id: int | None = None
     key_name: str | None = None
     session: str | None = None
-    account_name: str | None = None
+    account: PooledAccount | None = None
     routing: str | None = None
     model: str | None = None
     is_stream: bool = False
@@ -76,6 +88,8 @@ class RequestRecord:
     end: End | None = None
     is_quiet: bool = False  # health checks would drown the log
     cause: str | None = None
+    # What the answer says it used, where answers say so.
+    tally: Tally | None = None
     # The attempts that failed; the last account's answer is the line itself.
     attempts: list[Attempt] = field(default_factory=list)
 
@@ -95,29 +109,43 @@ class RequestRecord:
 
     def fields(self) -> dict[str, Any]:
         """The line's fields; times in milliseconds since the request's start."""
-        first = self.first_byte_at
         fields: dict[str, Any] = {
             "request_id": self.request_id,
             "key": self.key_name,
             "session": self.session,
-            "account": self.account_name,
+            "account": self.account.name if self.account else None,
             "routing": self.routing,
             "model": self.model,
             "stream": self.is_stream,
             "method": self.method,
-            "path": _KEYS_IN_PATHS.sub("[key]", self.path[:_PATH_LENGTH]),
+            "path": self.shown_path,
             "status": self.status,
             "end": self.end,
             "request_bytes": self.request_bytes,
             "answer_bytes": self.answer_bytes,
-            "first_byte_ms": None if first is None else self._since_start(first),
-            "duration_ms": self._since_start(self.clock()),
+            "first_byte_ms": self.first_byte_ms,
+            "duration_ms": self.duration_ms,
         }
         if self.cause is not None:
             fields["cause"] = self.cause
         if self.attempts:
             fields["failed"] = [attempt.fields() for attempt in self.attempts]
         return fields
+
+    @property
+    def shown_path(self) -> str:
+        """The path as it may be written down."""
+        return _KEYS_IN_PATHS.sub("[key]", self.path[:_PATH_LENGTH])
+
+    @property
+    def first_byte_ms(self) -> float | None:
+        at = self.first_byte_at
+        return None if at is None else self._since_start(at)
+
+    @property
+    def duration_ms(self) -> float:
+        """How long it has taken until now."""
+        return self._since_start(self.clock())
 
     def _since_start(self, at: float) -> float:
         return round((at - self.started) * 1000, 1)

@@ -14,12 +14,17 @@ from proxy.gateway import OpenRequest
 from proxy.record import End, RequestRecord
 from proxy.sse import FrameReader, error_event
 
+# Frames that end a stream as it should, and how.
+_LAST = {b"message_stop": End.COMPLETE, b"error": End.UPSTREAM_ERROR}
+
 
 async def body(
     start: bytes, rest: AsyncIterator[bytes] | None, record: RequestRecord
 ) -> AsyncIterator[bytes]:
     """Yield a body that is no event stream: what was read of it, and the rest."""
     try:
+        if rest is None:
+            record.end = End.COMPLETE
         if start:
             yield start
         if rest is not None:
@@ -38,18 +43,21 @@ async def events(
     record: RequestRecord,
     open_request: OpenRequest,
 ) -> AsyncIterator[bytes]:
-    """Yield an event stream, whole frames only: those held back, and the rest."""
+    """Yield an event stream, whole frames only: those held back, and the rest.
+
+    How the stream ended is in the record before its last frame leaves.
+    """
     broken: UpstreamError | None = None
     try:
         if start:
-            yield start
+            yield _noted(start, frames, record)
         async for chunk in rest:
             if whole := frames.feed(chunk):
-                yield whole
+                yield _noted(whole, frames, record)
             if frames.fault is not None:
                 raise UpstreamUnavailableError(Stage.ANSWER_BEGUN, frames.fault)
         if last := frames.finish():
-            yield last
+            yield _noted(last, frames, record)
     except UpstreamError as error:
         broken = error
     except asyncio.CancelledError:
@@ -57,18 +65,24 @@ async def events(
             raise
         open_request.task.uncancel()
         broken = open_request.cut_by(Stage.ANSWER_BEGUN, "cut")
-    last_event = None if frames.fault else frames.last_event
-    if last_event == b"message_stop":
-        record.end = End.COMPLETE
-        return
-    if last_event == b"error":
-        record.end, record.cause = End.UPSTREAM_ERROR, "error event"
+    if frames.fault is None and frames.last_event in _LAST:
         return
     if broken is None:
         broken = UpstreamUnavailableError(Stage.ANSWER_BEGUN, "no last event")
         record.end = End.TRUNCATED
     _note(record, broken)
     yield error_event(broken, record.request_id)
+
+
+def _noted(whole: bytes, frames: FrameReader, record: RequestRecord) -> bytes:
+    """Look at frames before they leave."""
+    if record.tally is not None:
+        record.tally.note_frames(whole)
+    if frames.fault is None and frames.last_event in _LAST:
+        record.end = _LAST[frames.last_event]
+        if record.end is End.UPSTREAM_ERROR:
+            record.cause = "error event"
+    return whole
 
 
 def _note(record: RequestRecord, error: UpstreamError) -> None:

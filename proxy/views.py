@@ -33,6 +33,7 @@ from proxy.lists import RelayedError
 from proxy.selection import is_eligible
 from proxy.spool import Body
 from sessions_limit import reception
+from usage.tally import Tally
 
 
 async def forward(request: GatewayRequest) -> HttpResponseBase:
@@ -40,13 +41,18 @@ async def forward(request: GatewayRequest) -> HttpResponseBase:
     endpoint = _endpoint(request)
     key = await _admit(request)
     timeout_seconds = conf.request_timeout.total_seconds()
+    request.record.endpoint = endpoint.name
+    if endpoint.reports_usage:
+        request.record.tally = Tally()
     if endpoint.kind is not None:
         body = await request.read_body(
             endpoint.body_limit_bytes, timeout_seconds, may_spool=True
         )
+        request.begin()
         return await _forward_owned(request, endpoint, key, body)
     held = await request.read_body(endpoint.body_limit_bytes, timeout_seconds)
     known = _facts(request, endpoint, held)
+    request.begin()
     pin = await objects.pin_of(request, known.object_ids, known.thread)
     attempts = Attempts(request, Ask(endpoint, key, known, held, pin))
     served = await attempts.run()
@@ -114,7 +120,7 @@ async def _admit(request: GatewayRequest) -> KnownKey:
     for name, _ in request.raw_headers:
         if name in headers.ORGANIZATION_HEADERS:
             raise errors.names_an_organization(name.decode())
-    request.record.key_name = key.name
+    request.record.key_id, request.record.key_name = key.id, key.name
     await _enter(request, key)
     return key
 
@@ -158,6 +164,8 @@ def _content(request: GatewayRequest, served: Served) -> AsyncIterator[bytes]:
         return relay.events(
             served.start, served.rest, served.frames, record, request.open_request
         )
+    if record.tally and served.rest is None and served.reply.status < 300:
+        record.tally.note_body(served.start)
     return relay.body(served.start, served.rest, record)
 
 

@@ -189,6 +189,16 @@ class Ledger:
                 _log.info("usage_trouble_over", what=what, lost=self.lost)
 
 
+class NoLedger:
+    """Stands where a worker has no ledger: nothing is written down."""
+
+    def begin(self, entry: Begun) -> None:
+        """Nobody asks."""
+
+    def finish(self, entry: Finished) -> None:
+        """Nobody asks."""
+
+
 @contextlib.asynccontextmanager
 async def running() -> AsyncIterator[Ledger]:
     """Keep a worker's ledger while the context lasts, and store the rest at its end."""

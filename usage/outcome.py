@@ -13,6 +13,7 @@ class EndReason(TextChoices):
     TIMEOUT = "timeout", "timed out"
     TRUNCATED = "truncated", "truncated"
     DRAINED = "drained", "drained"  # cut by the worker's own stop
+    REVOKED = "revoked", "revoked"  # cut by an operator, who ended the session
     FAILED = "failed", "failed"  # a fault of the gateway
     CRASHED = "crashed", "crashed"  # the worker died with it
 
@@ -28,6 +29,8 @@ def outcome_of(end_reason: EndReason, status: int) -> Outcome:
     """Say in one word how a request ended."""
     if end_reason is EndReason.CLIENT_GONE:
         return Outcome.GONE
+    if end_reason is EndReason.REVOKED:
+        return Outcome.REFUSED
     if end_reason not in {EndReason.COMPLETE, EndReason.REJECTED}:
         return Outcome.FAILED
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR:

@@ -103,7 +103,7 @@ class Accounts(Case):
             asked = Query(query.pop("rest", b""), **query)
             made = PoolList(request, endpoint, KEY, asked, "http://gateway")
             body, _ = await made.answer(locate)
-        assert (request.record.account_name, request.record.routing) == (None, "pool")
+        assert (request.record.account, request.record.routing) == (None, "pool")
         return dict(json.loads(body))
 
 

@@ -143,7 +143,7 @@ class Migration(migrations.Migration):
                 ('model_asked', models.CharField(blank=True, default='', max_length=200)),
                 ('model', models.CharField(blank=True, default='', max_length=200)),
                 ('status', models.IntegerField(default=0)),
-                ('end_reason', models.CharField(choices=[('complete', 'complete'), ('rejected', 'rejected'), ('client_gone', 'caller gone'), ('upstream_error', 'upstream error'), ('timeout', 'timed out'), ('truncated', 'truncated'), ('drained', 'drained'), ('failed', 'failed'), ('crashed', 'crashed')], max_length=20)),
+                ('end_reason', models.CharField(choices=[('complete', 'complete'), ('rejected', 'rejected'), ('client_gone', 'caller gone'), ('upstream_error', 'upstream error'), ('timeout', 'timed out'), ('truncated', 'truncated'), ('drained', 'drained'), ('revoked', 'revoked'), ('failed', 'failed'), ('crashed', 'crashed')], max_length=20)),
                 ('outcome', models.CharField(choices=[('served', 'served'), ('refused', 'refused'), ('gone', 'caller gone'), ('failed', 'failed')], max_length=10)),
                 ('stop_reason', models.CharField(blank=True, default='', max_length=200)),
                 ('attempts', models.JSONField(default=list)),
