@@ -17,12 +17,17 @@ from accounts import upkeep
 from accounts.models import Account, AccountEvent
 from accounts.status import AccountKind, AccountStatus, health_of
 from claudeproxy import schedules
+from claudeproxy.conf import conf
 from clients.models import ClientKey
 from clients.querysets import KeyCounts
+from sessions_limit import listing
+from sessions_limit.backends.base import StoreAwayError
+from sessions_limit.keys import GLOBAL, scope_of
 
 _ACCOUNTS_SHOWN = 20
 _EVENTS_SHOWN = 10
 _NOTICES_SHOWN = 10
+_KEYS_SHOWN = 10
 # How long it is worth saying that an idle account was switched off.
 _RECENTLY = timedelta(days=7)
 # A job runs every minute; without one for so long, something is wrong.
@@ -108,6 +113,26 @@ class KeysPanel:
 
 
 @dataclass(frozen=True)
+class KeySessions:
+    """A key with a limit of its own, and how many sessions it has."""
+
+    key: ClientKey
+    used: int
+
+
+@dataclass(frozen=True)
+class SessionsPanel:
+    """How many sessions are alive; `trouble` says why that is not known."""
+
+    is_limited: bool
+    used: int = 0
+    limit: int = 0
+    keys: tuple[KeySessions, ...] = ()
+    keys_not_shown: int = 0
+    trouble: str = ""
+
+
+@dataclass(frozen=True)
 class Overview:
     """The whole page; a panel is None for somebody who may not see it."""
 
@@ -115,6 +140,7 @@ class Overview:
     base_url: str
     accounts: AccountsPanel | None
     keys: KeysPanel | None
+    sessions: SessionsPanel | None
     jobs: JobsPanel | None
 
 
@@ -138,6 +164,11 @@ def load(user: Visitor, *, base_url: str, now: datetime) -> Overview:
                 may_add=user.has_perm("clients.add_clientkey"),
             )
             if user.has_perm("clients.view_clientkey")
+            else None
+        ),
+        sessions=(
+            _load_sessions(now, may_see_keys=user.has_perm("clients.view_clientkey"))
+            if user.has_perm("sessions_limit.view_clientsession")
             else None
         ),
         jobs=_load_jobs(now) if user.has_perm("django_q.view_failure") else None,
@@ -190,6 +221,33 @@ def _load_notices(now: datetime) -> AccountNotices:
             for event in retired[:_NOTICES_SHOWN]
             if event.account is not None
         ),
+    )
+
+
+def _load_sessions(now: datetime, *, may_see_keys: bool) -> SessionsPanel:
+    if not conf.session_enabled:
+        return SessionsPanel(is_limited=False)
+    try:
+        with listing.opened_store() as store:
+            used = listing.count_alive(store.live())
+    except StoreAwayError as error:
+        return SessionsPanel(is_limited=True, trouble=str(error))
+    shared_limit = conf.session_max_concurrent
+    limited = ClientKey.objects.valid(now).filter(session_limit__isnull=False)
+    own = [
+        KeySessions(
+            key,
+            used[scope_of(key.pk, key.session_limit, shared_limit=shared_limit).name],
+        )
+        for key in (limited if may_see_keys else ())
+    ]
+    own.sort(key=lambda entry: -entry.used)
+    return SessionsPanel(
+        is_limited=True,
+        used=used[GLOBAL],
+        limit=shared_limit,
+        keys=tuple(own[:_KEYS_SHOWN]),
+        keys_not_shown=max(0, len(own) - _KEYS_SHOWN),
     )
 
 

@@ -5,13 +5,24 @@ ORM; so these tests run in a pytest process of their own.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Page, Request, sync_playwright
+from django.contrib.auth.models import User
+from django.urls import reverse
+from playwright.sync_api import (
+    Browser,
+    ConsoleMessage,
+    Page,
+    Request,
+    expect,
+    sync_playwright,
+)
 from pytest_django.live_server_helper import LiveServer
+
+OpenPage = Callable[..., Page]
 
 CHROMIUM = Path("/usr/bin/chromium")
 ARGUMENTS = [
@@ -70,3 +81,19 @@ def open_page(browser: Browser, live_server: LiveServer) -> Iterator[Any]:
     for context in contexts:
         context.close()
     assert complaints == []
+
+
+@pytest.fixture
+def log_in(open_page: Any) -> OpenPage:
+    User.objects.create_superuser("ada", password="correct horse")
+
+    def window(**options: Any) -> Page:
+        page: Page = open_page(**options)
+        page.goto(reverse("admin:index"))
+        page.get_by_label("Username").fill("ada")
+        page.get_by_label("Password").fill("correct horse")
+        page.get_by_role("button", name="Log in").click()
+        expect(page.get_by_role("heading", name="Overview")).to_be_visible()
+        return page
+
+    return window

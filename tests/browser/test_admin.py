@@ -1,12 +1,10 @@
 """The admin as people use it, with the Content-Security-Policy that ships."""
 
 import re
-from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
 import pytest
-from django.contrib.auth.models import User
 from django.urls import reverse
 from django.utils import timezone
 from playwright.sync_api import Page, expect
@@ -14,11 +12,10 @@ from playwright.sync_api import Page, expect
 from accounts import lifecycle
 from accounts.status import AccountKind, AccountStatus
 from claudeproxy.sandbox.server import SandboxServer
+from tests.browser.conftest import OpenPage
 from tests.factories import make_account, make_client_key
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
-
-OpenPage = Callable[..., Page]
 
 PAGES = [
     "admin:index",
@@ -34,22 +31,6 @@ PAGES = [
     "admin:auth_user_changelist",
     "admin:password_change",
 ]
-
-
-@pytest.fixture
-def log_in(open_page: Any) -> OpenPage:
-    User.objects.create_superuser("ada", password="correct horse")
-
-    def window(**options: Any) -> Page:
-        page: Page = open_page(**options)
-        page.goto(reverse("admin:index"))
-        page.get_by_label("Username").fill("ada")
-        page.get_by_label("Password").fill("correct horse")
-        page.get_by_role("button", name="Log in").click()
-        expect(page.get_by_role("heading", name="Overview")).to_be_visible()
-        return page
-
-    return window
 
 
 def test_an_account_is_added_switched_off_and_on_again(log_in: OpenPage) -> None:

@@ -41,6 +41,7 @@ PURE = (
     "sessions_limit.addresses",
     "sessions_limit.backends.holds",
     "sessions_limit.keys",
+    "sessions_limit.references",
 )
 # The environment of this process is read in one place. Others may say which settings
 # count, before those are there, or hand it on to a child.

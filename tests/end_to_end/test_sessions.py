@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import anthropic
 import pytest
@@ -141,7 +142,10 @@ def test_running_stream_keeps_its_session_alive(
             "frame_delay_ms": 1000 / frames_a_second,
         },
     )
-    settings = {"SESSION_MAX_CONCURRENT": "1", "SESSION_TTL": f"{ttl_seconds}s"}
+    settings: dict[str, Any] = {
+        "SESSION_MAX_CONCURRENT": "1",
+        "SESSION_TTL": f"{ttl_seconds}s",
+    }
     with (
         gateways.running(
             template, tmp_path, upstream_url=sandbox_server.url, **settings
