@@ -1,7 +1,7 @@
 """The sessions of the moment as operators see them, from whichever store there is."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from claudeproxy.conf import conf
