@@ -189,12 +189,13 @@ class Attempts:
         scope = self.request.scope
         query: bytes = scope["query_string"]
         target = scope["raw_path"] + (b"?" + query if query else b"")
+        received = self.request.raw_headers
+        if self.ask.target is not None:
+            received = headers.for_own_question(received)
         outgoing = UpstreamRequest(
             method=self.ask.method or scope["method"],
             target=self.ask.target or target,
-            headers=headers.for_upstream(
-                self.request.raw_headers, account.kind, account.credential
-            ),
+            headers=headers.for_upstream(received, account.kind, account.credential),
             body=self.ask.body,
         )
         reply = await self.request.gateway.upstream.open(outgoing)
@@ -209,11 +210,16 @@ class Attempts:
         except UpstreamError as error:
             # The status was said; that the words broke off is nobody's fault.
             answer = Answer(reply.status, reply.headers)
-            return Failed(self._judge(answer, account), error=error)
+            return Failed(
+                self._judge(answer, account),
+                error=error,
+                is_perhaps_executed=outcomes.is_perhaps_executed(answer),
+            )
         answer = Answer(reply.status, reply.headers, start)
         return Failed(
             self._judge(answer, account),
             relayed=Served(reply, start, None if is_whole else chunks),
+            is_perhaps_executed=outcomes.is_perhaps_executed(answer),
         )
 
     async def _read_whole(self, reply: UpstreamReply) -> Served:
