@@ -20,7 +20,7 @@ from claudeproxy import schedules
 from claudeproxy.conf import conf
 from clients.models import ClientKey
 from clients.querysets import KeyCounts
-from sessions_limit import listing
+from sessions_limit import backends, listing
 from sessions_limit.backends.base import StoreAwayError
 from sessions_limit.keys import GLOBAL, scope_of
 
@@ -228,7 +228,7 @@ def _load_sessions(now: datetime, *, may_see_keys: bool) -> SessionsPanel:
     if not conf.session_enabled:
         return SessionsPanel(is_limited=False)
     try:
-        with listing.opened_store() as store:
+        with backends.opened() as store:
             used = listing.count_alive(store.live())
     except StoreAwayError as error:
         return SessionsPanel(is_limited=True, trouble=str(error))
