@@ -10,6 +10,10 @@ class ClaudeProxyConfig(AppConfig):
 
     def ready(self) -> None:
         from claudeproxy import checks, schedules  # noqa: F401  # they register
+        from claudeproxy.neighbours import SessionNeighbours
+        from sessions_limit import neighbours
+
+        neighbours.introduce(SessionNeighbours())
 
 
 class AdminConfig(DjangoAdminConfig):

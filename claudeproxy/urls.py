@@ -9,11 +9,14 @@ from accounts.api import AccountViewSet, SignInViewSet
 from accounts.views import callback
 from claudeproxy.api_docs import DocsView, NothingHereView, SchemaView
 from clients.api import ClientKeyViewSet
+from sessions_limit.api import SessionListViewSet, SessionViewSet
 
 router = SimpleRouter()
 router.trailing_slash = "/?"  # with or without
 router.register("api/accounts", AccountViewSet, basename="account")
 router.register("api/tokens", ClientKeyViewSet, basename="token")
+router.register("api/sessions", SessionViewSet, basename="session")
+router.register("api/admin/sessions", SessionListViewSet, basename="admin-session")
 router.register("oauth", SignInViewSet, basename="signin")
 
 api = [

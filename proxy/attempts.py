@@ -191,12 +191,13 @@ class Attempts:
         scope = self.request.scope
         query: bytes = scope["query_string"]
         target = scope["raw_path"] + (b"?" + query if query else b"")
+        received = self.request.raw_headers
+        if self.ask.target is not None:
+            received = headers.for_own_question(received)
         outgoing = UpstreamRequest(
             method=self.ask.method or scope["method"],
             target=self.ask.target or target,
-            headers=headers.for_upstream(
-                self.request.raw_headers, account.kind, account.credential
-            ),
+            headers=headers.for_upstream(received, account.kind, account.credential),
             body=self.ask.body,
         )
         reply = await self.request.gateway.upstream.open(outgoing)
@@ -211,11 +212,16 @@ class Attempts:
         except UpstreamError as error:
             # The status was said; that the words broke off is nobody's fault.
             answer = Answer(reply.status, reply.headers)
-            return Failed(self._judge(answer, account), error=error)
+            return Failed(
+                self._judge(answer, account),
+                error=error,
+                is_perhaps_executed=outcomes.is_perhaps_executed(answer),
+            )
         answer = Answer(reply.status, reply.headers, start)
         return Failed(
             self._judge(answer, account),
             relayed=Served(reply, start, None if is_whole else chunks),
+            is_perhaps_executed=outcomes.is_perhaps_executed(answer),
         )
 
     async def _read_whole(self, reply: UpstreamReply) -> Served:
@@ -243,11 +249,27 @@ class Attempts:
         if frames.last_event is None:
             error = errors.UpstreamUnavailableError(Stage.ANSWER_BEGUN, "no content")
             return self._broken(error)
-        body = gate.error_body(opened.held)
+        return Failed(self._judge_event(opened.held, reply, account), relayed=served)
+
+    def note_late_error(self, frames: bytes) -> None:
+        """An `error` event came after content: the answer is lost, and tells who by."""
+        account, reply = self.served_by, self.reply
+        if account is None or reply is None:
+            return
+        judgement = self._judge_event(frames, reply, account)
+        self._note_failure(account, judgement)
+        # That a credential is refused has to be seen twice, and may be seen again.
+        if judgement.effect is not Effect.REFUSE:
+            model = self.ask.facts.model
+            self.request.gateway.charge(account, judgement, model, is_trial=False)
+
+    def _judge_event(
+        self, frames: bytes, reply: UpstreamReply, account: PooledAccount
+    ) -> Judgement:
+        """Judge an `error` event as the status that it stands for."""
+        body = gate.error_body(frames)
         status = outcomes.STATUS_OF_TYPE.get(outcomes.error_type_of(body) or "", 500)
-        return Failed(
-            self._judge(Answer(status, reply.headers, body), account), relayed=served
-        )
+        return self._judge(Answer(status, reply.headers, body), account)
 
     def _judge(self, answer: Answer, account: PooledAccount) -> Judgement:
         return outcomes.judge_answer(

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -74,6 +74,12 @@ class _Thread(msgspec.Struct):
 
 class _Skill(msgspec.Struct):
     skill_id: str = ""
+    type: Any = None
+
+    @property
+    def is_shared(self) -> bool:
+        """Is it one of the provider's, which every account has?"""
+        return isinstance(self.type, str) and self.type == "anthropic"
 
 
 class _Container(msgspec.Struct):
@@ -151,8 +157,8 @@ def _of_container(raw: msgspec.Raw) -> tuple[str, ...]:
         return (container,)
     if container is None:
         return ()
-    named = [container.id, *(skill.skill_id for skill in container.skills or ())]
-    return tuple(object_id for object_id in named if object_id)
+    own = [s.skill_id for s in container.skills or () if not s.is_shared]
+    return tuple(object_id for object_id in (container.id, *own) if object_id)
 
 
 def _files(body: bytes) -> tuple[str, ...]:

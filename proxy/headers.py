@@ -20,6 +20,10 @@ _REQUEST_NAMES = frozenset(
     {b"accept", b"content-type", b"content-encoding", b"user-agent", b"x-app"}
     | {b"traceparent", b"tracestate", b"range", b"if-range"}
 )
+# What describes a body, or the part of an answer that is wanted.
+_OF_ONE_REQUEST = frozenset(
+    {b"content-type", b"content-encoding", b"range", b"if-range"}
+)
 _REQUEST_PREFIXES = (b"anthropic-", b"x-stainless-")
 # They name objects of one organization; see `errors.names_an_organization`.
 ORGANIZATION_HEADERS = frozenset(
@@ -68,6 +72,11 @@ def for_upstream(received: Headers, kind: AccountKind, credential: Secret) -> He
         sent.append((b"authorization", b"Bearer " + credential.reveal().encode()))
         _require_beta(sent, OAUTH_BETA.encode())
     return sent
+
+
+def for_own_question(received: Headers) -> Headers:
+    """Return a caller's headers for what the gateway asks by itself on its behalf."""
+    return [pair for pair in received if pair[0] not in _OF_ONE_REQUEST]
 
 
 def _require_beta(headers: Headers, beta: bytes) -> None:

@@ -66,6 +66,10 @@ class Source:
     def items(self) -> list[Item]:
         return [item for chunk in self.chunks for item in chunk.items]
 
+    def leads_back(self, token: str | None) -> bool:
+        """Was what comes next read already, with *token* or before?"""
+        return self.next_token in {token, *(chunk.token for chunk in self.chunks)}
+
     def token_of(self, item_id: str) -> str | None:
         """Return the token of the page that an object was read on."""
         for chunk in self.chunks:
@@ -112,6 +116,7 @@ def behind(items: Sequence[Item], place: Place | None) -> list[Item]:
     """
     if place is None:
         return list(items)
+    items = _without_copy(items, place)
     tied = [item for item in items if item.key == place.key]
     passed = [item.id for item in tied].index(place.id) + 1 if _has(tied, place) else 0
     return tied[passed:] + [item for item in items if item.key > place.key]
@@ -119,11 +124,21 @@ def behind(items: Sequence[Item], place: Place | None) -> list[Item]:
 
 def before(items: Sequence[Item], place: Place) -> list[Item]:
     """Return those of one account's objects that are before the object of *place*."""
+    items = _without_copy(items, place)
     newer = [item for item in items if item.key < place.key]
     tied = [item for item in items if item.key == place.key]
     if not _has(tied, place):
         return newer
     return newer + tied[: [item.id for item in tied].index(place.id)]
+
+
+def _without_copy(items: Sequence[Item], place: Place) -> list[Item]:
+    """Return an account's objects without that of *place*, should it be another's."""
+    return [
+        item
+        for item in items
+        if item.id != place.id or item.account_id == place.account_id
+    ]
 
 
 def _has(items: Sequence[Item], place: Place) -> bool:
@@ -140,9 +155,16 @@ def shown(source: Source, shared_from: int) -> list[Item]:
 
 
 def merged(lists: Sequence[Sequence[Item]]) -> list[Item]:
-    """Return the objects of several accounts, each in its own order, as one list."""
+    """Return the objects of several accounts, each in its own order, as one list.
+
+    What several list, as those of one workspace do, is shown by the first of them.
+    """
     # A stable sort: within an account and a moment, the upstream's order stays.
-    return sorted((item for items in lists for item in items), key=lambda i: i.key)
+    ordered = sorted((item for items in lists for item in items), key=lambda i: i.key)
+    unique: dict[str, Item] = {}
+    for item in ordered:
+        unique.setdefault(item.id, item)
+    return list(unique.values())
 
 
 def first_page(

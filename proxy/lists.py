@@ -4,6 +4,7 @@ What the order is, and what a page and its token are, is decided in `listing`.
 """
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -30,6 +31,7 @@ from proxy.sightings import read_object
 _DEFAULT_LIMIT, _MOST = 20, 1000
 # So many accounts are asked at a time.
 _AT_A_TIME = 4
+_NUMBER = re.compile(r"0*[0-9]{1,4}")
 _OURS = frozenset({"limit", "before_id", "after_id", "page"})
 _IDS = frozenset({"ids", "ids[]"})
 # An account that may not use this part of the API, or does not have it, has no objects.
@@ -90,7 +92,7 @@ def read_query(raw: bytes, *, pages_by_id: bool) -> Query:
         # Such a list is one page. What else does not go with it, the upstream says.
         return Query(raw, has_ids=True)
     limit = found.get("limit", str(_DEFAULT_LIMIT))
-    if not (limit.isascii() and limit.isdigit() and 1 <= int(limit[:9]) <= _MOST):
+    if not (_NUMBER.fullmatch(limit) and 1 <= int(limit) <= _MOST):
         raise errors.bad_parameter("limit", f"must be a number from 1 to {_MOST}.")
     if "before_id" in found and "after_id" in found:
         raise errors.bad_parameter("before_id", "cannot be used with after_id.")
@@ -309,6 +311,8 @@ class PoolList:
             self.has_more_is_said |= found.has_more is not None
             source.next_token = found.next_page
             source.is_exhausted = not found.next_page
+        if not source.is_exhausted and source.leads_back(token):
+            raise MalformedReplyError(Stage.ANSWER_BEGUN, "a list without an end")
         return Chunk(token, items)
 
     async def _ask(self, account_id: int, target: bytes) -> Served:

@@ -1,12 +1,15 @@
 """The ways of requests that make, find, use and list what belongs to one account."""
 
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import cast
 
+from accounts.pool import PooledAccount
 from accounts.status import ObjectKind
+from claudeproxy.conf import conf
 from claudeproxy.errors import ClaudeProxyError
 from clients.directory import KnownKey
 from proxy import endpoints, errors, selection, sightings
@@ -174,10 +177,34 @@ async def _owner_of(
     known = await gateway.owners.find([object_id], accounts)
     if object_id in known:
         return known[object_id]
-    if gateway.owners.is_missed(object_id):
+    in_use = selection.in_use(accounts)
+    if gateway.owners.is_missed(object_id, in_use):
         raise errors.object_not_found(kind, object_id)
+    try:
+        # For all of them together: each alone may take as long.
+        async with asyncio.timeout(conf.request_timeout.total_seconds()):
+            owner_id = await _search(request, key, kind, object_id, in_use)
+    except TimeoutError:
+        raise errors.object_not_looked_up(kind, object_id) from None
+    if owner_id is None:
+        gateway.owners.note_miss(object_id, in_use)
+        raise errors.object_not_found(kind, object_id)
+    return owner_id
+
+
+async def _search(
+    request: GatewayRequest,
+    key: KnownKey,
+    kind: ObjectKind,
+    object_id: str,
+    accounts: Sequence[PooledAccount],
+) -> int | None:
+    """Ask one account after another for an object; None if none of them has it.
+
+    Errors: NoAccountAvailableError if one of them, who may have it, could not be asked.
+    """
     are_all_asked = True
-    for account in selection.in_use(accounts):
+    for account in accounts:
         try:
             found = await _look_at(request, key, kind, object_id, account.id)
         except ClaudeProxyError:
@@ -189,8 +216,7 @@ async def _owner_of(
             return account.id
     if not are_all_asked:
         raise errors.object_not_looked_up(kind, object_id)
-    gateway.owners.note_miss(object_id)
-    raise errors.object_not_found(kind, object_id)
+    return None
 
 
 async def _look_at(

@@ -11,6 +11,7 @@ import re
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
+from http import HTTPStatus
 from typing import Any
 
 import msgspec
@@ -232,6 +233,18 @@ def error_type_of(body: bytes) -> str | None:
     """Return the `error.type` of an envelope, if it is one."""
     error = _read_error(body)
     return error.type if error and isinstance(error.type, str) else None
+
+
+def is_perhaps_executed(answer: Answer) -> bool:
+    """Does an error leave open whether the request was executed all the same?
+
+    The API says what it did not do. A time-out, or a server in between that has no
+    answer of the API's, says only that nobody waited for it.
+    """
+    if answer.status == HTTPStatus.GATEWAY_TIMEOUT:
+        return True
+    is_api = error_type_of(answer.body) is not None
+    return answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR and not is_api
 
 
 def _judge_400(code: str, said: str, until: datetime) -> Judgement:

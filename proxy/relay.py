@@ -6,7 +6,7 @@ other body that breaks off is left incomplete, which HTTP shows the caller.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 from proxy.endings import end_of
 from proxy.errors import Stage, UpstreamError, UpstreamUnavailableError
@@ -42,17 +42,22 @@ async def events(
     frames: FrameReader,
     record: RequestRecord,
     open_request: OpenRequest,
+    note_error: Callable[[bytes], None],
 ) -> AsyncIterator[bytes]:
     """Yield an event stream, whole frames only: those held back, and the rest.
 
-    How the stream ended is in the record before its last frame leaves.
+    How the stream ended is in the record before its last frame leaves. *note_error* is
+    told of the frames among which an `error` event comes.
     """
     broken: UpstreamError | None = None
     try:
         if start:
             yield _noted(start, frames, record)
         async for chunk in rest:
+            before = frames.last_event
             if whole := frames.feed(chunk):
+                if frames.last_event == b"error" != before:
+                    note_error(whole)
                 yield _noted(whole, frames, record)
             if frames.fault is not None:
                 raise UpstreamUnavailableError(Stage.ANSWER_BEGUN, frames.fault)

@@ -5,7 +5,7 @@ An answer that is not of the expected shape shows nothing, and passes all the sa
 
 import re
 from collections.abc import Iterator
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
@@ -24,8 +24,19 @@ class Sighting(msgspec.Struct):
     """An object of a list, or one that was just made."""
 
     id: str
-    created_at: datetime | None = None
+    made: Any = msgspec.field(default=None, name="created_at")
     source: Any = None
+
+    @property
+    def created_at(self) -> datetime | None:
+        """When it was made, in UTC if no zone is said; None if nothing is."""
+        if not isinstance(self.made, str):
+            return None
+        try:
+            at = msgspec.convert(self.made, datetime)
+        except msgspec.ValidationError:
+            return None
+        return at if at.tzinfo else at.replace(tzinfo=UTC)
 
     @property
     def is_shared(self) -> bool:

@@ -56,7 +56,7 @@ async def forward(request: GatewayRequest) -> HttpResponseBase:
     pin = await objects.pin_of(request, known.object_ids, known.thread)
     attempts = Attempts(request, Ask(endpoint, key, known, held, pin))
     served = await attempts.run()
-    content = _content(request, served)
+    content = _content(request, served, attempts)
     if known.may_show and attempts.served_by is not None:
         content = await objects.watched(
             *(content, served, request.gateway.owners, attempts.served_by.id),
@@ -83,7 +83,8 @@ async def _forward_owned(
             return HttpResponse(page, content_type="application/json")
     if endpoint.kind is ObjectKind.BATCH and served.rest is None:
         served = _with_our_address(request, served)
-    return _answer(request, served, _content(request, served))
+    content = relay.body(served.start, served.rest, request.record)
+    return _answer(request, served, content)
 
 
 def _with_our_address(request: GatewayRequest, served: Served) -> Served:
@@ -158,11 +159,14 @@ def _facts(request: GatewayRequest, endpoint: Endpoint, body: bytes) -> RequestF
     return known
 
 
-def _content(request: GatewayRequest, served: Served) -> AsyncIterator[bytes]:
+def _content(
+    request: GatewayRequest, served: Served, attempts: Attempts
+) -> AsyncIterator[bytes]:
     record = request.record
     if served.frames is not None and served.rest is not None:
         return relay.events(
-            served.start, served.rest, served.frames, record, request.open_request
+            *(served.start, served.rest, served.frames, record, request.open_request),
+            note_error=attempts.note_late_error,
         )
     if record.tally and served.rest is None and served.reply.status < 300:
         record.tally.note_body(served.start)

@@ -14,4 +14,5 @@ def prune_sessions() -> str:
     with lease("prune_sessions", lasts=_LEASE) as is_mine:
         if not is_mine:
             return "another cluster is at it"
-        return f"{backends.from_settings().prune()} forgotten"
+        with backends.opened() as store:
+            return f"{store.prune()} forgotten"

@@ -1,5 +1,6 @@
 """What tests of every app share: the settings of hypothesis, and a fake Claude."""
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,6 +17,16 @@ hypothesis.settings.register_profile(
     suppress_health_check=[hypothesis.HealthCheck.too_slow],
 )
 hypothesis.settings.load_profile("tests")
+
+
+_RANDOM_PART = re.compile("[0-9A-Za-z]{40,}")
+
+
+def pytest_make_parametrize_id(val: object) -> str | None:
+    """Keep keys out of the names of tests: each process of the tests makes others."""
+    if isinstance(val, str) and _RANDOM_PART.search(val):
+        return _RANDOM_PART.sub("key", val)
+    return None
 
 
 @pytest.fixture(scope="session")

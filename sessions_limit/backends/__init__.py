@@ -1,5 +1,8 @@
 """Where sessions are kept: in Redis if there is one, else in the database."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from claudeproxy.conf import conf
 from sessions_limit.backends.base import Backend
 from sessions_limit.backends.database import DatabaseBackend
@@ -11,3 +14,14 @@ def from_settings() -> Backend:
     if conf.redis_url:
         return RedisBackend(conf.redis_url, ttl=conf.session_ttl)
     return DatabaseBackend()
+
+
+@contextmanager
+def opened() -> Iterator[Backend]:
+    """The store for one visit; StoreAwayError if it does not answer."""
+    store = from_settings()
+    try:
+        yield store
+    finally:
+        if isinstance(store, RedisBackend):
+            store.close()

@@ -41,6 +41,7 @@ PURE = (
     "sessions_limit.addresses",
     "sessions_limit.backends.holds",
     "sessions_limit.keys",
+    "sessions_limit.references",
     "usage.entries",
     "usage.histogram",
     "usage.outcome",

@@ -302,6 +302,19 @@ def test_limit_lasts_until_the_upstream_says_it_ends(
         client.messages.create(**ask())
 
 
+def test_limit_that_is_told_within_an_answer_counts_for_the_next(
+    gateway: Gateway, sandbox: Sandbox
+) -> None:
+    late = {"error_at_frame": 20, "frame_delay_ms": 5, "frames": 30}
+    sandbox.script.add("ada", late | {"error_type": "rate_limit_error"})
+    answer = say(gateway, stream=True)
+
+    assert frames(answer.body)[-1].startswith(b"event: error\n")
+    until(lambda: states(gateway) == ACTIVE | {"ada": "rate_limited"})
+    line = gateway.logged(answer.header("request-id") or "")
+    assert [each["reason"] for each in line["failed"]] == ["rate limited"]
+
+
 def test_limit_of_a_group_of_models_leaves_the_other_groups(
     gateway: Gateway, sandbox: Sandbox
 ) -> None:

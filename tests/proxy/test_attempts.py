@@ -76,6 +76,10 @@ def answer(kind: str) -> httpx.Response:
             return reply(400, error("invalid_request_error"))
         case "down":
             return reply(500, error("api_error"))
+        case "gateway timeout":
+            return reply(504, error("timeout_error"))
+        case "page of an edge":
+            return reply(502, b"<html>Bad gateway</html>")
         case "overloaded":
             return reply(529, error("overloaded_error"))
         case "burst":

@@ -286,6 +286,18 @@ BODY = {"model": "m", "messages": [{"role": "user", "content": "Hi"}]}
             {"container": {"id": None, "skills": [{"skill_id": "skill_1"}]}},
             ("skill_1",),
         ),
+        (
+            {
+                "container": {
+                    "skills": [
+                        {"type": "anthropic", "skill_id": "xlsx"},
+                        {"type": "custom", "skill_id": "skill_1"},
+                        {"type": ["odd"], "skill_id": "skill_2"},
+                    ]
+                }
+            },
+            ("skill_1", "skill_2"),
+        ),
         ({"container": 7}, ()),
         ({"container": [1]}, ()),
         ({"x": {"file_id": "file_1"}}, ("file_1",)),

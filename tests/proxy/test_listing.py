@@ -219,3 +219,17 @@ def test_a_token_is_bounded_and_names_a_proper_id():
     ):
         with pytest.raises(ValueError, match="no token of this gateway"):
             listing.decode(listing.encode(cursor))
+
+
+def test_what_two_accounts_have_is_shown_by_the_first():
+    both = [
+        [item(i, s, account) for i, s in (("a", 2), ("b", 1))] for account in (1, 2)
+    ]
+
+    assert [(i.id, i.account_id) for i in listing.merged(both)] == [("a", 1), ("b", 1)]
+    for place in (both[0][0], both[1][0]):
+        left = listing.merged([listing.behind(items, place) for items in both])
+        assert [i.id for i in left] == ["b"]
+    for place in (both[0][1], both[1][1]):
+        newer = listing.merged([listing.before(items, place) for items in both])
+        assert [i.id for i in newer] == ["a"]

@@ -43,7 +43,11 @@ def test_a_list_of_named_files_passes_untouched(raw):
 
 
 @pytest.mark.parametrize(
-    "limit", ["0", "1001", "-1", "x", "", "1.5", "9" * 5000, "%C2%B2", "1_0"]
+    "limit",
+    [
+        *("0", "1001", "-1", "x", "", "1.5", "9" * 5000, "%C2%B2", "1_0"),
+        *("0000000011111", "000000001" + "0" * 5000),
+    ],
 )
 def test_a_limit_out_of_range_is_refused(limit):
     with pytest.raises(RequestRefusedError, match="limit: must be a number") as caught:
@@ -64,6 +68,8 @@ class Accounts(Case):
         self.answers: dict[int, Callable[[], httpx.Response]] = {}
         self.files: dict[int, list[dict[str, Any]]] = {1: [], 2: [], 3: []}
         self.queries: list[dict[str, list[str]]] = []
+        self.headers: list[httpx.Headers] = []
+        self.given_headers: list[tuple[bytes, bytes]] = []
 
     async def _answer(self, request: httpx.Request) -> httpx.Response:
         account_id = int(request.headers["x-api-key"])
@@ -71,6 +77,7 @@ class Accounts(Case):
         target = request.extensions["target"].decode()
         query = parse_qs(target.partition("?")[2])
         self.queries.append(query)
+        self.headers.append(request.headers)
         if account_id in self.answers:
             return self.answers[account_id]()
         files, limit = self.files[account_id], int(query["limit"][0])
@@ -94,6 +101,7 @@ class Accounts(Case):
         assert endpoint is not None
         request = self.request()
         scope = {**request.scope, "method": "GET", "raw_path": b"/v1/files"}
+        scope["headers"] = [*scope["headers"], *self.given_headers]
         request.scope = scope
 
         async def locate(_: str) -> Place:
@@ -169,6 +177,45 @@ async def test_an_answer_that_is_no_list_is_not_taken_for_an_empty_one(accounts,
 
     with pytest.raises(ClaudeProxyError):
         await accounts.page()
+
+
+@pytest.mark.parametrize("data", [[], [{"id": "a", "created_at": "2026-01-01"}]])
+async def test_a_list_that_leads_back_is_not_followed_in_circles(accounts, data):
+    accounts.answers[2] = lambda: reply(200, {"data": data, "next_page": "again"})
+
+    with pytest.raises(ClaudeProxyError):
+        await accounts.page()
+    assert accounts.asked.count(2) <= 2
+
+
+@pytest.mark.parametrize("at", ["0001-01-01T00:00:00", "9999-12-31T23:59:59"])
+async def test_a_time_without_a_zone_is_in_utc(accounts, at):
+    accounts.files[2] = [{"id": "odd", "created_at": at}]
+    shown = [found["id"] for found in (await accounts.page())["data"]]
+
+    assert shown.index("odd") == (0 if at.startswith("9") else len(shown) - 1)
+
+
+async def test_what_accounts_of_one_workspace_list_is_shown_once(accounts):
+    accounts.files = dict.fromkeys((1, 2, 3), accounts.files[1])
+    seen, token = [], None
+    while True:
+        page = await accounts.page(limit=1, page=token)
+        seen += [found["id"] for found in page["data"]]
+        token = page["next_page"]
+        if token is None:
+            break
+
+    assert seen == ["file_6", "file_3", "file_0"]
+
+
+async def test_an_accounts_question_is_not_for_a_part_of_an_answer(accounts):
+    accounts.given_headers = [(b"range", b"bytes=0-9"), (b"anthropic-beta", b"b")]
+    await accounts.page()
+
+    for headers in accounts.headers:
+        assert "range" not in headers
+        assert headers["anthropic-beta"] == "b"
 
 
 @pytest.mark.parametrize("status", [403, 404])

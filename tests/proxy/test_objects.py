@@ -1,11 +1,12 @@
 """Which account a request is bound to, and when what an answer shows is stored."""
 
 import json
+from datetime import timedelta
 
 import pytest
 
 from accounts.status import ObjectKind
-from claudeproxy.errors import RequestRefusedError
+from claudeproxy.errors import ClaudeProxyError, RequestRefusedError
 from clients.directory import KnownKey
 from proxy import endpoints, objects
 from proxy.attempts import Pin, Served
@@ -91,6 +92,21 @@ async def test_a_batch_may_not_name_more_than_can_be_looked_up():
     with pytest.raises(RequestRefusedError, match="more than 5000"):
         await objects.make(request, endpoint, KEY, json.dumps(names).encode())
     assert owners.looked_up == []
+
+
+async def test_a_search_takes_no_longer_than_a_request_may(settings):
+    settings.REQUEST_TIMEOUT = timedelta(milliseconds=50)
+    case = Case(lambda _: "silent")
+    case.gateway.owners = Remembered()
+    request = case.request()
+    request.scope = {**request.scope, "method": "GET", "raw_path": b"/v1/files/file_1"}
+    endpoint = endpoints.find(b"/v1/files/file_1")
+    assert endpoint is not None
+
+    async with request.resources:
+        with pytest.raises(ClaudeProxyError, match="not all of them could be asked"):
+            await objects.by_id(request, endpoint, KEY, b"")
+    assert case.asked == [1]
 
 
 async def test_what_a_stream_shows_is_stored_before_it_leaves():

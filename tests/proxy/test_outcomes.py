@@ -388,3 +388,20 @@ def test_a_bad_request_touches_no_account_whatever_it_is_called(
 @given(ANY_BODY)
 def test_the_type_of_an_error_is_a_text_or_unknown(body):
     assert isinstance(outcomes.error_type_of(body), str | None)
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "is_open"),
+    [
+        (500, error("api_error"), False),
+        (529, error("overloaded_error"), False),
+        (429, b"<html>", False),
+        (400, b"", False),
+        (504, error("timeout_error"), True),
+        (502, b"<html>Bad gateway</html>", True),
+        (524, b"", True),
+        (500, b'{"message": "no envelope"}', True),
+    ],
+)
+def test_only_the_api_can_say_that_nothing_was_done(status, body, is_open):
+    assert outcomes.is_perhaps_executed(Answer(status, [], body)) is is_open

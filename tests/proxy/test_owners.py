@@ -1,3 +1,4 @@
+import asyncio
 from datetime import timedelta
 
 import pytest
@@ -125,6 +126,65 @@ async def test_a_database_that_is_away_costs_no_answer(clock, no_database):
     assert await owners.find(["file_1"], [pooled(1)]) == {"file_1": 1}
 
 
+async def test_what_the_database_did_not_take_is_stored_with_the_next(
+    clock, account, monkeypatch
+):
+    owners, pool = Owners(clock=clock), [pooled(account)]
+
+    async def away(_):
+        raise OperationalError("away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(db, "run", away)
+        await owners.remember([Possession("file_1", FILE, account)])
+        await owners.remember([Possession("file_2", FILE, account)])
+        await owners.forget(FILE, "file_2", account)
+    await owners.remember([Possession("file_3", FILE, account)])
+
+    found = await Owners(clock=clock).find(["file_1", "file_2", "file_3"], pool)
+    assert found == {"file_1": account, "file_3": account}
+
+
+async def test_a_caller_who_leaves_takes_nothing_along(clock, account, monkeypatch):
+    owners, pool = Owners(clock=clock), [pooled(account)]
+
+    async def silent(_):
+        await asyncio.Event().wait()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(db, "run", silent)
+        writing = asyncio.create_task(
+            owners.remember([Possession("file_1", FILE, account)])
+        )
+        await asyncio.sleep(0)
+        writing.cancel()
+        await asyncio.gather(writing, return_exceptions=True)
+    await owners.remember([Possession("file_2", FILE, account)])
+
+    assert await Owners(clock=clock).find(["file_1"], pool) == {"file_1": account}
+
+
+async def test_what_a_deleted_account_had_is_not_in_the_way(clock, account):
+    owners, pool = Owners(clock=clock), [pooled(account)]
+    await owners.remember([Possession("file_1", FILE, account + 1)])
+    await owners.remember([Possession("file_2", FILE, account)])
+
+    assert await Owners(clock=clock).find(["file_2"], pool) == {"file_2": account}
+
+
+async def test_a_database_that_says_nothing_is_not_waited_for(clock, monkeypatch):
+    async def silent(_):
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(db, "run", silent)
+    monkeypatch.setattr("proxy.owners._PATIENCE", timedelta(milliseconds=10))
+    owners = Owners(clock=clock)
+    await owners.remember([Possession("file_1", FILE, 1)])
+    assert await owners.find(["file_1"], [pooled(1)]) == {"file_1": 1}
+    with pytest.raises(NoAccountAvailableError, match="could not look up"):
+        await owners.find(["file_2"], [pooled(1)])
+
+
 async def test_what_cannot_be_looked_up_is_not_guessed(clock, no_database):
     with pytest.raises(NoAccountAvailableError, match="could not look up"):
         await Owners(clock=clock).find(["file_1"], [pooled(1)])
@@ -132,27 +192,36 @@ async def test_what_cannot_be_looked_up_is_not_guessed(clock, no_database):
 
 def test_a_miss_is_believed_for_a_minute(clock):
     owners = Owners(clock=clock)
-    owners.note_miss("file_1")
+    pool = [pooled(1)]
+    owners.note_miss("file_1", pool)
 
-    assert owners.is_missed("file_1")
-    assert not owners.is_missed("file_2")
+    assert owners.is_missed("file_1", pool)
+    assert not owners.is_missed("file_2", pool)
     clock.now += timedelta(seconds=60)
-    assert not owners.is_missed("file_1")
+    assert not owners.is_missed("file_1", pool)
+
+
+def test_an_account_that_was_not_asked_may_have_what_was_missed(clock):
+    owners = Owners(clock=clock)
+    owners.note_miss("file_1", [pooled(1), pooled(2)])
+
+    assert owners.is_missed("file_1", [pooled(2)])
+    assert not owners.is_missed("file_1", [pooled(2), pooled(3)])
 
 
 def test_misses_are_bounded(clock):
     owners = Owners(clock=clock)
     for number in range(1500):
-        owners.note_miss(f"file_{number}")
+        owners.note_miss(f"file_{number}", [])
 
-    assert not owners.is_missed("file_0")
-    assert owners.is_missed("file_1499")
-    assert sum(owners.is_missed(f"file_{i}") for i in range(1500)) == 1000
+    assert not owners.is_missed("file_0", [])
+    assert owners.is_missed("file_1499", [])
+    assert sum(owners.is_missed(f"file_{i}", []) for i in range(1500)) == 1000
 
 
 async def test_what_is_made_is_missed_no_more(clock, account):
     owners = Owners(clock=clock)
-    owners.note_miss("file_1")
+    owners.note_miss("file_1", [])
     await owners.remember([Possession("file_1", FILE, account)])
 
-    assert not owners.is_missed("file_1")
+    assert not owners.is_missed("file_1", [])

@@ -156,6 +156,16 @@ async def test_making_that_was_refused_is_tried_elsewhere(kind):
     assert len(set(case.asked)) == 2
 
 
+@pytest.mark.parametrize("kind", ["gateway timeout", "page of an edge"])
+async def test_making_that_something_in_between_gave_up_on_is_not_repeated(kind):
+    case = Case(saying(kind))
+    result = await run(case, ask(b"/v1/files", is_making=True))
+
+    assert isinstance(result, ClaudeProxyError)
+    assert (result.http_status, result.should_retry) == (503, False)
+    assert len(case.asked) == 1
+
+
 @pytest.mark.parametrize("pin", [None, Pin(2, "file_1")])
 async def test_making_that_may_have_happened_is_not_repeated(pin):
     case = Case(saying("cut"))

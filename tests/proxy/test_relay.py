@@ -41,7 +41,8 @@ async def relayed(record: RequestRecord, *pieces: bytes | Exception) -> list[byt
     task = asyncio.current_task()
     assert task is not None
     events = relay.events(
-        *(b"", reply_of(*pieces).chunks(), FrameReader(), record, OpenRequest(task))
+        *(b"", reply_of(*pieces).chunks(), FrameReader(), record, OpenRequest(task)),
+        note_error=lambda _: None,
     )
     return [piece async for piece in events]
 
@@ -101,7 +102,8 @@ async def test_what_was_held_back_of_a_stream_comes_first(record):
     task = asyncio.current_task()
     assert task is not None
     rest = reply_of(STOP[10:]).chunks()
-    events = relay.events(held, rest, frames, record, OpenRequest(task))
+    parts = (held, rest, frames, record, OpenRequest(task))
+    events = relay.events(*parts, note_error=lambda _: None)
     assert [piece async for piece in events] == [PING, STOP]
     assert record.end is End.COMPLETE
 
@@ -111,9 +113,23 @@ async def test_an_error_that_was_held_back_gets_no_second_one(record):
     held = frames.feed(PING + ERROR)
     task = asyncio.current_task()
     assert task is not None
-    events = relay.events(held, reply_of().chunks(), frames, record, OpenRequest(task))
-    assert [piece async for piece in events] == [PING + ERROR]
+    noted: list[bytes] = []
+    parts = (held, reply_of(PING).chunks(), frames, record, OpenRequest(task))
+    events = relay.events(*parts, note_error=noted.append)
+    assert b"".join([piece async for piece in events]).startswith(PING + ERROR)
     assert record.end is End.UPSTREAM_ERROR
+    assert noted == []  # whoever held it has judged it
+
+
+async def test_an_error_among_the_content_is_told_once(record):
+    task = asyncio.current_task()
+    assert task is not None
+    noted: list[bytes] = []
+    rest = reply_of(PING, ERROR, PING).chunks()
+    parts = (b"", rest, FrameReader(), record, OpenRequest(task))
+    events = relay.events(*parts, note_error=noted.append)
+    assert b"".join([piece async for piece in events]).startswith(PING + ERROR)
+    assert noted == [ERROR]
 
 
 BLOCK = b'event: content_block_start\ndata: {"index": 0}\n\n'

@@ -94,3 +94,11 @@ def test_frames_are_read_whatever_ends_their_lines(end):
     frames = frames.replace(b"\n", end.encode())
 
     assert sightings.in_frames(frames, 7, NOW, is_thread=True)
+
+
+@pytest.mark.parametrize("at", [None, 1_700_000_000, "soon", "", {}, "2026-13-01"])
+def test_an_object_is_known_whatever_its_time_is(at):
+    found = sightings.read_object(json.dumps({"id": "b1", "created_at": at}).encode())
+
+    assert found is not None
+    assert (found.id, found.created_at) == ("b1", None)
