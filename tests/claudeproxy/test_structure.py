@@ -26,7 +26,12 @@ MODULES = sorted(
 # Decide, and touch neither database nor network nor clock.
 PURE = (
     "accounts.status",
+    "claudeproxy.charts",
+    "claudeproxy.dashboard.spans",
+    "claudeproxy.dashboard.usage_charts",
     "claudeproxy.durations",
+    "claudeproxy.figures",
+    "claudeproxy.shapes",
     "clients.keys",
     "proxy.admission",
     "proxy.affinity",
