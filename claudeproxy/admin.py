@@ -1,19 +1,22 @@
 """The admin site: Django's own, with the gateway's overview as its first page."""
 
 from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
 from django.contrib.admin import AdminSite, ModelAdmin
 from django.db.models import Model
 from django.http import HttpRequest
 from django.template.response import TemplateResponse
+from django.urls import URLPattern, URLResolver, path
 from django.utils import timezone
 
-from claudeproxy import dashboard
+from claudeproxy import organization_page
+from claudeproxy.dashboard import overview
 from claudeproxy.jobs_admin import JOB_PAGES
 
 # In the order in which people need them; an app that is not named comes in between.
-_FIRST_APPS = ("accounts", "clients")
+_FIRST_APPS = ("accounts", "clients", "usage")
 _LAST_APPS = ("django_q", "auth")
 
 
@@ -41,6 +44,15 @@ class GatewayAdminSite(AdminSite):
         for model in model_or_iterable:
             super().register(model, JOB_PAGES.get(model, admin_class), **options)
 
+    def get_urls(self) -> list[URLPattern | URLResolver]:
+        page = partial(organization_page.show, site=self)
+        return [
+            path(
+                "organization/<path:uuid>/", self.admin_view(page), name="organization"
+            ),
+            *super().get_urls(),
+        ]
+
     def get_app_list(
         self, request: HttpRequest, app_label: str | None = None
     ) -> list[dict[str, Any]]:
@@ -50,12 +62,13 @@ class GatewayAdminSite(AdminSite):
     def index(
         self, request: HttpRequest, extra_context: dict[str, Any] | None = None
     ) -> TemplateResponse:
-        overview = dashboard.load(
+        page = overview.load(
             request.user,
             base_url=request.build_absolute_uri("/").rstrip("/"),
             now=timezone.now(),
+            span=request.GET.get("range", ""),
         )
-        return super().index(request, {**(extra_context or {}), "overview": overview})
+        return super().index(request, {**(extra_context or {}), "overview": page})
 
 
 def _rank(app_label: str) -> int:

@@ -101,11 +101,15 @@ class Series:
 
 @dataclass(frozen=True)
 class Entry:
-    """A line of a ranking, with the address of its page if it has one."""
+    """A line of a ranking, with the address of its page if it has one.
+
+    The rest are those without a line of their own: it comes last, however much it is.
+    """
 
     name: str
     value: Value
     url: str = ""
+    is_rest: bool = False
 
 
 _Values = tuple[Decimal | None, ...]
@@ -200,7 +204,7 @@ def ranking(id: str, title: str, unit: Unit, entries: Sequence[Entry]) -> Rankin
     """Put names in the order of their values, each with a bar."""
     values = [(figures.to_decimal(entry.value), entry) for entry in entries]
     known = [(value, entry) for value, entry in values if value is not None]
-    known.sort(key=lambda pair: pair[0], reverse=True)
+    known.sort(key=lambda pair: (pair[1].is_rest, -pair[0]))
     highest = max((value for value, _ in known), default=Decimal(0))
     total = sum((value for value, _ in known), Decimal(0))
     return Ranking(

@@ -8,8 +8,10 @@ from rest_framework.routers import SimpleRouter
 from accounts.api import AccountViewSet, SignInViewSet
 from accounts.views import callback
 from claudeproxy.api_docs import DocsView, NothingHereView, SchemaView
+from claudeproxy.statistics import StatisticsViewSet
 from clients.api import ClientKeyViewSet
 from sessions_limit.api import SessionListViewSet, SessionViewSet
+from usage.api import UsageViewSet
 
 router = SimpleRouter()
 router.trailing_slash = "/?"  # with or without
@@ -21,6 +23,19 @@ router.register("oauth", SignInViewSet, basename="signin")
 
 api = [
     *router.urls,
+    re_path(
+        r"^api/usage/?$", UsageViewSet.as_view({"get": "totals"}), name="usage-totals"
+    ),
+    re_path(
+        r"^api/usage/requests/?$",
+        UsageViewSet.as_view({"get": "requests"}),
+        name="usage-requests",
+    ),
+    re_path(
+        r"^api/admin/statistics/?$",
+        StatisticsViewSet.as_view({"get": "show"}),
+        name="statistics",
+    ),
     re_path(r"^api/schema/?$", SchemaView.as_view(), name="schema"),
     re_path(r"^api/docs/?$", DocsView.as_view(), name="docs"),
     # The last one: everything else below /api.

@@ -51,6 +51,9 @@ class ClientKeyAdmin(ListAdmin[ClientKey]):
     fields = ("name", "session_limit", "status", "role", "ends", "created")
     readonly_fields = ("status", "role", "ends", "created")
 
+    add_form_template = "admin/change_form.html"
+    change_form_template = "clients/key.html"
+
     actions = ("revoke", "expire")
 
     # --- columns and fields

@@ -153,6 +153,11 @@ class DailyUsage(Totals):
                 fields=["day", *_GROUP], name="usage_day_group_once"
             )
         ]
+        # For the page of one account or key.
+        indexes: ClassVar = [
+            models.Index(fields=["account_id", "day"], name="usage_day_account"),
+            models.Index(fields=["key_id", "day"], name="usage_day_key"),
+        ]
 
     def __str__(self) -> str:
         return str(self.day)

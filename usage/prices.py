@@ -36,6 +36,15 @@ class Rates:
             + self.read * tokens.read
         ) / _MILLION
 
+    def times(self, factor: Decimal) -> "Rates":
+        return Rates(
+            self.input * factor,
+            self.output * factor,
+            self.write_5m * factor,
+            self.write_1h * factor,
+            self.read * factor,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Price:
@@ -122,9 +131,22 @@ class PriceTable:
             dollars += cost
         return Cost(dollars, price.effective_from)
 
+    def rates(self, usage: Usage, model: str, on: date) -> Rates | None:
+        """What its tokens cost if it was one run of *model*, discounts and all."""
+        price = self.find(model, on)
+        if price is None or usage.is_unreadable:
+            return None
+        return self._rates_of_run(Part(usage.stated), usage, price, on)
+
     def _cost_of_run(
         self, run: Part, usage: Usage, main: Price, on: date
     ) -> Decimal | None:
+        rates = self._rates_of_run(run, usage, main, on)
+        return None if rates is None else rates.cost(run.tokens)
+
+    def _rates_of_run(
+        self, run: Part, usage: Usage, main: Price, on: date
+    ) -> Rates | None:
         price: Price | None = main
         if run.model is not None:
             price = self.find(run.model, on)
@@ -137,12 +159,10 @@ class PriceTable:
             rates = price.tier
         else:
             rates = price.rates
-        if rates is None:
-            return None
-        cost = rates.cost(run.tokens)
+        factor = price.geo_factors.get(usage.inference_geo or "", Decimal(1))
         if usage.service_tier == "batch":
-            cost *= price.batch_factor
-        return cost * price.geo_factors.get(usage.inference_geo or "", Decimal(1))
+            factor *= price.batch_factor
+        return rates and rates.times(factor)
 
 
 def _prompt(run: Part, usage: Usage) -> int:

@@ -123,7 +123,7 @@ def _roll_up_to(up_to: int, at: RollupState) -> int:
     """Sum up hours with requests up to that id; return how many these are."""
     new = RequestRow.objects.filter(pk__gt=at.rolled_to, pk__lte=up_to)
     count = new.count()
-    touched = new.order_by("hour").values_list("hour", flat=True).distinct()
+    touched = sources.hours_of(new)
     pruned_before = at.pruned_before
     for day, of_day in groupby(touched, key=_day_of):
         hours = list(of_day)
@@ -183,8 +183,9 @@ def _hourly(row: tuple[Any, ...]) -> HourlyUsage:
 
 
 def _recompute_marginals(hours: list[datetime]) -> None:
-    values = tuple(map(sources.time_value, hours))
-    these = f"hour IN ({', '.join(['%s'] * len(hours))})"
+    values = tuple(map(sources.time_value, (min(hours), max(hours), *hours)))
+    # By the span, PostgreSQL knows that these are few before it has looked at them.
+    these = f"hour >= %s AND hour <= %s AND hour IN ({', '.join(['%s'] * len(hours))})"
     HourlyMarginal.objects.filter(hour__in=hours).delete()
     for dimension in DIMENSIONS:
         part = Source(HOURS, "hour", these, values)

@@ -48,10 +48,11 @@ class AccountNotice:
 class AccountNotices:
     invalid: tuple[AccountNotice, ...]
     troubled: tuple[AccountNotice, ...]
+    limited: tuple[AccountNotice, ...]
     retired: tuple[AccountNotice, ...]
 
     def __bool__(self) -> bool:
-        return bool(self.invalid or self.troubled or self.retired)
+        return bool(self.invalid or self.troubled or self.limited or self.retired)
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ class AccountsPanel:
 
 
 def load(now: datetime, *, may_add: bool, may_change: bool) -> AccountsPanel:
-    """Gather the panel: six queries and those of the notices, however many rows."""
+    """Gather the panel, in as many queries for many accounts as for one."""
     counts = Account.objects.count_by_status()
     total = sum(counts.values())
     first = tuple(Account.objects.most_urgent_first()[:_ACCOUNTS_SHOWN])
@@ -93,6 +94,9 @@ def _load_notices(now: datetime) -> AccountNotices:
     invalid = Account.objects.filter(status=AccountStatus.INVALID)
     in_use = (AccountStatus.ACTIVE, AccountStatus.RATE_LIMITED)
     troubled = Account.objects.filter(status__in=in_use).exclude(last_refresh_error="")
+    limited = Account.objects.filter(
+        status=AccountStatus.RATE_LIMITED, rate_limited_until__gt=now
+    )
     # Idle accounts that are still as the job left them, not as a person did.
     retired = AccountEvent.objects.select_related("account").filter(
         actor=upkeep.ACTOR,
@@ -109,6 +113,10 @@ def _load_notices(now: datetime) -> AccountNotices:
         troubled=tuple(
             AccountNotice(account, account.last_refresh_error, account.refresh_retry_at)
             for account in troubled.order_by("expires_at")[:_NOTICES_SHOWN]
+        ),
+        limited=tuple(
+            AccountNotice(account, account.status_reason, account.rate_limited_until)
+            for account in limited.order_by("rate_limited_until")[:_NOTICES_SHOWN]
         ),
         retired=tuple(
             AccountNotice(event.account, event.reason, event.at)

@@ -14,11 +14,13 @@ from claudeproxy.dashboard import (
     accounts_panel,
     jobs_panel,
     ledger_panel,
+    sessions_panel,
     usage_panel,
 )
 from claudeproxy.dashboard.accounts_panel import AccountsPanel
 from claudeproxy.dashboard.jobs_panel import JobsPanel
 from claudeproxy.dashboard.ledger_panel import LedgerPanel
+from claudeproxy.dashboard.sessions_panel import SessionsPanel
 from claudeproxy.dashboard.usage_panel import UsagePanel
 from clients.models import ClientKey
 from clients.querysets import KeyCounts
@@ -40,6 +42,7 @@ class Overview:
     base_url: str
     accounts: AccountsPanel | None
     keys: KeysPanel | None
+    sessions: SessionsPanel | None
     jobs: JobsPanel | None
     ledger: LedgerPanel | None
     usage: UsagePanel | None
@@ -65,6 +68,13 @@ def load(user: Visitor, *, base_url: str, now: datetime, span: str = "") -> Over
                 may_add=user.has_perm("clients.add_clientkey"),
             )
             if user.has_perm("clients.view_clientkey")
+            else None
+        ),
+        sessions=(
+            sessions_panel.load(
+                now, may_see_keys=user.has_perm("clients.view_clientkey")
+            )
+            if user.has_perm("sessions_limit.view_clientsession")
             else None
         ),
         jobs=jobs_panel.load(now) if user.has_perm("django_q.view_failure") else None,

@@ -41,7 +41,7 @@ class Span:
     choice: Choice
     since: datetime
     until: datetime  # when the last bucket ends
-    now: datetime
+    asked_at: datetime
 
     @property
     def buckets(self) -> Buckets:
@@ -56,7 +56,7 @@ class Span:
         To the hour: sums are kept by the hour.
         """
         length = self.choice.length
-        return self.since - length, _hour_of(self.now) + _HOUR - length
+        return self.since - length, _hour_of(self.asked_at) + _HOUR - length
 
 
 def choose(name: str, now: datetime) -> Span:

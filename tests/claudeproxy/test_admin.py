@@ -18,8 +18,8 @@ from django_q.models import Task
 from accounts import lifecycle, upkeep
 from accounts.models import Account
 from accounts.status import AccountKind, AccountStatus
-from claudeproxy import dashboard
-from claudeproxy.dashboard import Health, judge
+from claudeproxy.dashboard import overview
+from claudeproxy.dashboard.accounts_panel import Health, judge
 from clients import issuing
 from tests.factories import NOW, make_account, make_client_key
 
@@ -226,10 +226,12 @@ def test_overview_keeps_to_what_a_person_may_see(client: Client) -> None:
 
 @pytest.mark.django_db
 def test_overview_is_empty_for_nobody() -> None:
-    overview = dashboard.load(AnonymousUser(), base_url="", now=timezone.now())
-    assert overview.accounts is None
-    assert overview.keys is None
-    assert overview.jobs is None
+    page = overview.load(AnonymousUser(), base_url="", now=timezone.now())
+    assert page.accounts is None
+    assert page.keys is None
+    assert page.jobs is None
+    assert page.ledger is None
+    assert page.usage is None
 
 
 # --- what needs attention
@@ -349,6 +351,22 @@ def test_overview_says_when_the_next_rate_limit_ends(admin_client: Client) -> No
 
 
 @pytest.mark.django_db
+def test_overview_says_when_a_limited_account_serves_again(
+    admin_client: Client,
+) -> None:
+    make_account(
+        "ada",
+        status=AccountStatus.RATE_LIMITED,
+        status_reason="five-hour limit reached",
+        rate_limited_until=timezone.now() + timedelta(hours=2, seconds=30),
+    )
+    make_account("over", status=AccountStatus.RATE_LIMITED, rate_limited_until=NOW)
+    shown = shown_on_overview(admin_client)
+    assert "rate limited ada : five-hour limit reached Serves again" in shown
+    assert shown.count("Serves again") == 1
+
+
+@pytest.mark.django_db
 def test_overview_names_jobs_whose_last_run_failed(admin_client: Client) -> None:
     make_run("heartbeat", success=True)
     failed = make_run("recover_accounts", success=False, minutes_ago=2)
@@ -406,6 +424,11 @@ def test_notices_take_as_many_queries_for_many_as_for_one(
     def grow(rows: range) -> None:
         for number in rows:
             make_account(f"bad {number}", status=AccountStatus.INVALID)
+            make_account(
+                f"limited {number}",
+                status=AccountStatus.RATE_LIMITED,
+                rate_limited_until=timezone.now() + timedelta(hours=1),
+            )
             make_account(
                 f"late {number}", kind=AccountKind.OAUTH, last_refresh_error="503"
             )
@@ -467,6 +490,7 @@ def test_login_page_carries_the_name_and_the_theme(client: Client) -> None:
         "theme.css",
         "components.css",
         "charts.css",
+        "usage.css",
         "copy.js",
         "refresh.js",
         "favicon.svg",
@@ -485,5 +509,5 @@ def test_apps_come_in_the_order_in_which_people_need_them(
     labels = [
         app["app_label"] for app in admin_client.get(INDEX).context["available_apps"]
     ]
-    assert labels[:2] == ["accounts", "clients"]
+    assert labels[:3] == ["accounts", "clients", "usage"]
     assert labels[-2:] == ["django_q", "auth"]

@@ -306,3 +306,19 @@ def test_what_is_printed_holds_no_markup_of_a_name_and_no_style() -> None:
 def test_ids_of_a_page_are_unique() -> None:
     ids = re.findall(r'\sid="([^"]+)"', chart_examples.page())
     assert len(ids) == len(set(ids))
+
+
+def test_the_rest_comes_last_in_a_ranking_however_much_it_is() -> None:
+    ranking = charts.ranking(
+        "keys",
+        "Keys",
+        REQUESTS,
+        [Entry("3 others", 90, is_rest=True), Entry("bob", 4), Entry("alice", 6)],
+    )
+    assert [entry.name for entry in ranking.entries] == ["alice", "bob", "3 others"]
+    assert [entry.width for entry in ranking.entries][-1] == 100
+    assert [entry.share for entry in ranking.entries] == [
+        "6\N{NO-BREAK SPACE}%",
+        "4\N{NO-BREAK SPACE}%",
+        "90\N{NO-BREAK SPACE}%",
+    ]

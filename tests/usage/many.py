@@ -24,7 +24,12 @@ from usage import pricing, rollups, rows, store  # noqa: E402
 from usage.entries import Attempt, Finished  # noqa: E402
 from usage.tokens import Tokens, Usage  # noqa: E402
 
-MODELS = ("claude-opus-5-5", "claude-sonnet-5-5", "claude-haiku-5-5", "claude-unheard-of")
+MODELS = (
+    "claude-opus-5-5",
+    "claude-sonnet-5-5",
+    "claude-haiku-5-5",
+    "claude-unheard-of",
+)
 ACCOUNTS, KEYS = 8, 20
 # How a request ends, and how often out of a hundred.
 ENDS = (
@@ -38,7 +43,7 @@ ENDS = (
 
 def entries(count: int, days: int, seed: int) -> Iterator[Finished]:
     """Make requests up, spread over the days that end now, the oldest first."""
-    rng = random.Random(seed)
+    rng = random.Random(seed)  # noqa: S311  # made up, not secret
     now = datetime.now(UTC)
     for number in range(count):
         (reason, status), *_ = rng.choices(
@@ -48,7 +53,7 @@ def entries(count: int, days: int, seed: int) -> Iterator[Finished]:
         model = rng.choice(MODELS)
         is_rejected = reason == "rejected"
         first_byte = rng.lognormvariate(6, 0.7)
-        failed = Attempt(f"account-{account}", "upstream", "upstream answered 529", 80.0)
+        failed = Attempt(f"account-{account}", "upstream", "overloaded", 80.0)
         yield Finished(
             request_id=f"req_{secrets.token_hex(12)}",
             started_at=now - timedelta(days=days) * (1 - number / count),

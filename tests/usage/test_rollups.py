@@ -60,7 +60,9 @@ def everything() -> list[Any]:
         reports.total(NOON - 3 * HOUR, NOON + 5 * HOUR),
         *(reports.grouped(by, *EVER) for by in By),
         *(reports.grouped(by, *EVER, Only(key_id=2)) for by in By),
-        *(reports.grouped(by, *EVER, Only(outcome="served", account_id=3)) for by in By),
+        *(reports.grouped(by, *EVER, Only(account_id=3, outcome="gone")) for by in By),
+        *(reports.grouped(by, *EVER, Only(account_ids=(3, 5))) for by in By),
+        *(reports.counts_by_outcome(by, *EVER) for by in By),
     ]
 
 
