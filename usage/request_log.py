@@ -167,6 +167,7 @@ OUTCOMES = {
     EndReason.COMPLETE: (Outcome.SERVED, Outcome.REFUSED, Outcome.FAILED),
     EndReason.REJECTED: (Outcome.SERVED, Outcome.REFUSED, Outcome.FAILED),
     EndReason.CLIENT_GONE: (Outcome.GONE,),
+    EndReason.REVOKED: (Outcome.REFUSED,),
 }
 
 

@@ -15,6 +15,9 @@ from usage.tokens import Tokens, Usage
 _ROUTING = {
     "affinity": "The conversation stays with the account that served it before.",
     "round_robin": "Accounts take turns, and it was this one's.",
+    "moved": "The account of the conversation could not serve; this one took it over.",
+    "home": "What this key makes is made by this account.",
+    "pool": "All accounts were asked, each for its part of the list.",
     "owner": "What was asked about belongs to this account.",
     "nobody": "No account could be asked.",
 }
@@ -26,6 +29,7 @@ _ENDS = {
     EndReason.TIMEOUT: "It took longer than it may, and was ended.",
     EndReason.TRUNCATED: "The answer stopped before its last event.",
     EndReason.DRAINED: "The worker was stopped before the answer had ended.",
+    EndReason.REVOKED: "An operator ended the session that it belongs to.",
     EndReason.FAILED: "The gateway itself failed; its log has the cause.",
     EndReason.CRASHED: "The worker died on the way, so nobody saw the end of it.",
 }
