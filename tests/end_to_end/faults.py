@@ -232,7 +232,9 @@ _ERROR_EVENTS = [
         one or Breaks(kind),
         all_ or Breaks(kind),
         (STREAM,),
-        leaves_a_trace=kind in _TYPES_OF_AN_ACCOUNT and frame < _CONTENT,
+        leaves_a_trace=kind in _TYPES_OF_AN_ACCOUNT
+        # One refusal of a credential proves nothing, and here none is asked for again.
+        and (frame < _CONTENT or kind != "authentication_error"),
     )
     for frame in (1, 2, _CONTENT)
     for kind, one, all_ in (

@@ -129,6 +129,7 @@ async def test_a_hop_costs_a_caller_little(
         assert what_is_wrong(await caller.ask(data), stream=True) == ""
     caller.close()
 
+    until(lambda: len(gateway.requests_logged()) == 2 * HOPS)
     took_ms: dict[int, list[float]] = {0: [], 1: []}
     for entry in gateway.requests_logged():
         failed = entry.get("failed", [])

@@ -122,11 +122,13 @@ def own_gateway(
     sandbox: Sandbox,
     tmp_path: Path,
 ) -> Iterator[Gateway]:
-    """A gateway of the test's own: an account for each call, and two that stay well.
+    """A gateway of the test's own: an account for each call, and some that stay well.
 
-    Two, because no request is sent to more of them before it is given up.
+    Two, because no request is sent to more of them before it is given up; or one for
+    each further call, if none is sent to more than one.
     """
-    count = LANGUAGES * len(fault.modes) + 2
+    calls = LANGUAGES * len(fault.modes)
+    count = calls + (calls if isinstance(fault.all_, Breaks) else 2)
     for name in numbered(count):
         sandbox.accounts.add(name, f"sk-sandbox-{name}")
     with gateways.running(
