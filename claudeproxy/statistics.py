@@ -1,7 +1,7 @@
 """The gateway in figures: `GET /api/admin/statistics`.
 
-It is put together here because it is about accounts and usage alike. Everything is read
-from the database and the journal's directory, so any worker gives the same answer.
+It is put together here because it is about accounts, sessions and usage alike. All of
+it is read from what workers share, so any of them gives the same answer.
 """
 
 from collections import Counter
@@ -22,6 +22,8 @@ from accounts import upkeep
 from accounts.models import Account
 from accounts.status import AccountKind, AccountStatus, health_of
 from claudeproxy.conf import conf
+from sessions_limit import backends
+from sessions_limit.backends.base import StoreAwayError
 from usage import journal, reports
 from usage.models import RequestRow
 from usage.outcome import Outcome
@@ -47,6 +49,15 @@ class AccountFigures:
     @property
     def total(self) -> int:
         return sum(self.by_status.values())
+
+
+@dataclass(frozen=True, slots=True)
+class SessionFigures:
+    """Client sessions of this moment."""
+
+    live: int
+    blocked: int
+    in_flight: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +88,7 @@ class Statistics:
     at: datetime
     health: str
     accounts: AccountFigures
+    sessions: SessionFigures | None
     today: Line
     last_24_hours: UsageFigures
     failures_last_hour: list[FailureCount]
@@ -91,6 +103,7 @@ def load(now: datetime) -> Statistics:
         at=now,
         health=health_of(accounts.usable),
         accounts=accounts,
+        sessions=load_sessions(),
         today=reports.total(midnight, now),
         last_24_hours=load_usage(now - _DAY, now),
         failures_last_hour=load_failures(now - _HOUR),
@@ -117,6 +130,22 @@ def load_accounts(now: datetime) -> AccountFigures:
         by_status={status.value: count for status, count in by_status.items()},
         needing_refresh=found["needing_refresh"],
         oldest_token_age_seconds=age and max(0, int(age.total_seconds())),
+    )
+
+
+def load_sessions() -> SessionFigures | None:
+    """Count sessions; None if they are not limited, or their store does not answer."""
+    if not conf.session_enabled:
+        return None
+    try:
+        with backends.opened() as store:
+            found = store.live()
+    except StoreAwayError:
+        return None
+    return SessionFigures(
+        live=sum(session.is_alive for session in found),
+        blocked=sum(session.blocked_until is not None for session in found),
+        in_flight=sum(session.in_flight for session in found),
     )
 
 
@@ -170,6 +199,14 @@ class _AccountsSerializer(serializers.Serializer[Any]):
     )
 
 
+class _SessionsSerializer(serializers.Serializer[Any]):
+    live = serializers.IntegerField(read_only=True)
+    blocked = serializers.IntegerField(read_only=True)
+    in_flight = serializers.IntegerField(
+        read_only=True, help_text="Requests that run, as workers said a second ago."
+    )
+
+
 class _DaySerializer(serializers.Serializer[Any]):
     requests = LineSerializer(read_only=True, source="line")
     by_outcome = serializers.DictField(child=serializers.IntegerField(), read_only=True)
@@ -201,6 +238,11 @@ class StatisticsSerializer(serializers.Serializer[Any]):
         help_text="Two or more usable accounts, one, none.",
     )
     accounts = _AccountsSerializer(read_only=True)
+    sessions = _SessionsSerializer(
+        read_only=True,
+        allow_null=True,
+        help_text="Null if sessions are not limited, or their store does not answer.",
+    )
     today = LineSerializer(read_only=True, help_text="Since midnight, UTC.")
     last_24_hours = _DaySerializer(
         read_only=True, help_text="With all of the hour in which they began."

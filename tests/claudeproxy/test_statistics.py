@@ -12,6 +12,9 @@ from accounts.models import Account
 from accounts.status import AccountKind, AccountStatus
 from claudeproxy import statistics
 from clients.models import ClientKeyRole
+from sessions_limit import backends, keys
+from sessions_limit.backends.base import Entry, Hold
+from sessions_limit.keys import SessionId
 from tests.factories import NOW, make_account, make_client_key
 from tests.usage.cast import begun, finished
 from usage import journal, rollups, rows, shipped, store
@@ -53,6 +56,28 @@ def test_health_is_by_how_many_accounts_can_serve(shown, active, health):
     make_account("off", status=AccountStatus.INACTIVE)
 
     assert shown()["health"] == health
+
+
+def test_sessions_and_their_requests_are_counted(shown):
+    identity = keys.identify(
+        None, b"sdk", key_id=1, key_name="ana", parts=("user_agent",), ipv6_prefix=64
+    )
+    entry = Entry(
+        id=SessionId(keys.GLOBAL, identity.digest),
+        client=identity,
+        limit=3,
+        ttl=timedelta(minutes=5),
+        hold=Hold("worker", 2, 1),
+    )
+    backends.from_settings().acquire(entry)
+
+    assert shown()["sessions"] == {"live": 1, "blocked": 0, "in_flight": 2}
+
+
+def test_sessions_are_left_out_if_they_are_not_limited(shown, settings):
+    settings.SESSION_ENABLED = False
+
+    assert shown()["sessions"] is None
 
 
 def test_accounts_are_counted_by_status(shown):
@@ -180,11 +205,11 @@ def test_more_of_everything_takes_no_more_queries(django_assert_num_queries):
 
     add("a")
     rollups.roll_up(seconds=60)
-    with django_assert_num_queries(16):
+    with django_assert_num_queries(17):
         load()
     for number in range(20):
         make_account(f"a{number}")
         add(str(number), key_id=number, key_name=str(number))
     rollups.roll_up(seconds=60)
-    with django_assert_num_queries(16):
+    with django_assert_num_queries(17):
         load()
