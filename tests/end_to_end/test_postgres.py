@@ -76,7 +76,7 @@ def test_new_key_works_at_once_and_a_revoked_one_no_more(
     postgres_gateway.operate(
         "issuing.revoke(ClientKey.objects.get(name='short-lived'), now=timezone.now())"
     )
-    answer = until(lambda: refused(postgres_gateway, key), within_seconds=2)
+    answer = until(lambda: refused(postgres_gateway, key), within_seconds=5)
     assert answer.status == 401
 
 
