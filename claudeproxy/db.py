@@ -21,6 +21,9 @@ _threads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="orm")
 # For work that waits for somebody else, such as the provider.
 _long_threads = ThreadPoolExecutor(max_workers=16, thread_name_prefix="orm-long")
 
+# For work that may have to wait for a lock of another worker, or of another machine.
+_apart_threads = ThreadPoolExecutor(max_workers=4, thread_name_prefix="orm-apart")
+
 
 async def run(work: Callable[[], T]) -> T:
     """Do *work* in a thread that may use the ORM; return what it returns."""
@@ -31,6 +34,12 @@ async def run_long(work: Callable[[], T]) -> T:
     """Do work that may take seconds, out of the way of the rest."""
     loop = asyncio.get_running_loop()
     return await loop.run_in_executor(_long_threads, _unit, work)
+
+
+async def run_apart(work: Callable[[], T]) -> T:
+    """Do work that may hang on what others hold: it holds up none of the rest."""
+    loop = asyncio.get_running_loop()
+    return await loop.run_in_executor(_apart_threads, _unit, work)
 
 
 def _unit(work: Callable[[], T]) -> T:

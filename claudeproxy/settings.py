@@ -120,6 +120,8 @@ SQLITE_OPTIONS: dict[str, Any] = {
 }
 POSTGRES_OPTIONS: dict[str, Any] = {
     "connect_timeout": 10,
+    # A line that is dead and says nothing would hold a thread for a quarter of an hour.
+    "tcp_user_timeout": 30_000,
     "pool": {"min_size": 1, "max_size": 8, "timeout": 10},
 }
 

@@ -1,8 +1,11 @@
 """What the ledger is told of a request: its record, in the ledger's words. Pure."""
 
-from proxy.record import Attempt, RequestRecord
+from proxy.record import Attempt, End, RequestRecord
 from usage import entries
 from usage.entries import Begun, Finished
+
+# Ends that let go of an answer which was perhaps on its way.
+_LET_GO = frozenset({End.CLIENT_GONE, End.DRAINED, End.REVOKED})
 
 
 def begun(record: RequestRecord) -> Begun:
@@ -48,8 +51,17 @@ def finished(record: RequestRecord) -> Finished:
         model_answered=tally.model if tally else None,
         stop_reason=tally.stop_reason if tally else None,
         usage=used,
-        is_incomplete=bool(tally and used is not None and not tally.is_complete),
+        is_incomplete=_is_incomplete(record),
     )
+
+
+def _is_incomplete(record: RequestRecord) -> bool:
+    """Has it used something that no answer has told of, as far as anybody knows?"""
+    tally = record.tally
+    if tally is None or tally.is_complete:
+        return False
+    is_let_go = record.account is not None and record.end in _LET_GO
+    return is_let_go or tally.usage is not None
 
 
 def _attempt(attempt: Attempt) -> entries.Attempt:

@@ -7,7 +7,7 @@ do next by `retry`; this module does it.
 
 import asyncio
 import random
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from time import monotonic
@@ -16,17 +16,14 @@ from accounts.pool import PooledAccount
 from accounts.status import AccountKind
 from claudeproxy.conf import conf
 from claudeproxy.errors import ClaudeProxyError
-from clients.directory import KnownKey
 from proxy import errors, gate, headers, outcomes, retry, selection
-from proxy.affinity import Conversation
-from proxy.endpoints import Endpoint
+from proxy.asks import Ask, Failed, Pin, Served
 from proxy.errors import Stage, UpstreamError, UpstreamTimeoutError
-from proxy.facts import RequestFacts
 from proxy.handler import GatewayRequest
 from proxy.outcomes import Answer, Blame, Effect, Judgement, Step
 from proxy.record import Attempt
 from proxy.selection import Decision, lacks_everywhere
-from proxy.spool import Body, FileBody
+from proxy.spool import FileBody
 from proxy.sse import FrameReader
 from proxy.upstream import UpstreamReply, UpstreamRequest
 
@@ -38,57 +35,6 @@ _ERROR_BYTES = 256 * 1024
 _SLOW_BYTES_PER_SECOND = 256 * 1024
 
 _NOT_PERMITTED = Judgement(Blame.MODEL, "not permitted", step=Step.HOP)
-
-
-@dataclass(frozen=True, slots=True)
-class Pin:
-    """The one account that can serve, and the object that only it has."""
-
-    account_id: int
-    object_id: str
-    is_thread: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Ask:
-    """What is wanted; the target is the caller's unless the gateway asks by itself."""
-
-    endpoint: Endpoint
-    key: KnownKey
-    facts: RequestFacts
-    body: Body
-    pin: Pin | None = None
-    method: str | None = None
-    target: bytes | None = None
-    # Would a second execution make a second object?
-    is_making: bool = False
-
-    @property
-    def conversation(self) -> Conversation | None:
-        if self.facts.conversation is None or conf.routing_strategy != "affinity":
-            return None
-        return (self.key.id, self.facts.conversation)
-
-
-@dataclass(frozen=True, slots=True)
-class Served:
-    """An answer for the caller: what was read of its body, and what is to come."""
-
-    reply: UpstreamReply
-    start: bytes = b""
-    rest: AsyncGenerator[bytes] | None = None
-    frames: FrameReader | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Failed:
-    """An attempt that brought nothing for the caller, unless nothing better comes."""
-
-    judgement: Judgement
-    relayed: Served | None = None
-    error: UpstreamError | None = None
-    # Was it sent, and not refused, as far as anybody knows?
-    is_perhaps_executed: bool = False
 
 
 @dataclass

@@ -29,6 +29,9 @@ class Endpoint:
     body_limit_bytes: int = 32 * _MEBIBYTE
     # Does the body name a model and belong to a conversation?
     is_conversation: bool = False
+    # Is who asks a client session? Claude Code looks for models under another name than
+    # it talks under, and would take two places.
+    needs_session: bool = True
     # Does its answer say what was used?
     reports_usage: bool = False
     # Is it limited apart from messages?
@@ -99,8 +102,16 @@ ENDPOINTS = (
         is_conversation=True,
         has_own_limits=True,
     ),
-    Endpoint("models", "/v1/models", _READ, _MEBIBYTE, has_own_limits=True),
-    Endpoint("model", "/v1/models/{id}", _READ, _MEBIBYTE, has_own_limits=True),
+    Endpoint(
+        *("models", "/v1/models", _READ, _MEBIBYTE),
+        has_own_limits=True,
+        needs_session=False,
+    ),
+    Endpoint(
+        *("model", "/v1/models/{id}", _READ, _MEBIBYTE),
+        has_own_limits=True,
+        needs_session=False,
+    ),
     _owned(
         *("batches", _BATCHES, _BOTH, _BATCH),
         body_limit_bytes=256 * _MEBIBYTE,

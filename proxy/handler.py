@@ -214,10 +214,14 @@ class GatewayHandler(ASGIHandler):
             }
         )
         if isinstance(response, StreamingHttpResponse):
+            declared = response.headers.get("content-length")
             pieces = cast(AsyncGenerator[bytes], aiter(response))
             async with contextlib.aclosing(pieces):
                 async for piece in pieces:
                     record.note_sent(len(piece))
+                    if declared == str(record.answer_bytes):
+                        # The caller has it all, and may go before we know it is over.
+                        record.end = record.end or End.COMPLETE
                     if record.end is not None:
                         request.settle()  # this is the last one
                     await send(_body(piece, more=True))

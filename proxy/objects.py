@@ -13,7 +13,8 @@ from claudeproxy.conf import conf
 from claudeproxy.errors import ClaudeProxyError
 from clients.directory import KnownKey
 from proxy import endpoints, errors, selection, sightings
-from proxy.attempts import Ask, Attempts, Pin, Served
+from proxy.asks import Ask, Pin, Served
+from proxy.attempts import Attempts
 from proxy.endpoints import Endpoint
 from proxy.errors import MalformedReplyError, Stage
 from proxy.facts import REFERENCE, RequestFacts

@@ -92,5 +92,6 @@ def _noted(whole: bytes, frames: FrameReader, record: RequestRecord) -> bytes:
 
 def _note(record: RequestRecord, error: UpstreamError) -> None:
     record.cause = f"{error.stage.value}: {error.cause}"
-    if record.end is None:
+    # More than a whole message is none: its caller gets an error after all.
+    if record.end in {None, End.COMPLETE}:
         record.end = end_of(error)

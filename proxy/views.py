@@ -24,7 +24,8 @@ from proxy import (
     results_url,
     sightings,
 )
-from proxy.attempts import Ask, Attempts, Served
+from proxy.asks import Ask, Served
+from proxy.attempts import Attempts
 from proxy.endpoints import Endpoint
 from proxy.errors import RevokedError
 from proxy.facts import RequestFacts
@@ -35,11 +36,16 @@ from proxy.spool import Body
 from sessions_limit import reception
 from usage.tally import Tally
 
+# A name that is longer is no model's: the log and the ledger need no more of it.
+_MODEL_LENGTH = 200
+
 
 async def forward(request: GatewayRequest) -> HttpResponseBase:
     """Serve a request of the API with an account of the pool."""
     endpoint = _endpoint(request)
     key = await _admit(request)
+    if endpoint.needs_session:
+        await _enter(request, key)
     timeout_seconds = conf.request_timeout.total_seconds()
     request.record.endpoint = endpoint.name
     if endpoint.reports_usage:
@@ -122,7 +128,6 @@ async def _admit(request: GatewayRequest) -> KnownKey:
         if name in headers.ORGANIZATION_HEADERS:
             raise errors.names_an_organization(name.decode())
     request.record.key_id, request.record.key_name = key.id, key.name
-    await _enter(request, key)
     return key
 
 
@@ -154,7 +159,7 @@ def _facts(request: GatewayRequest, endpoint: Endpoint, body: bytes) -> RequestF
         session_id=headers.first(request.raw_headers, b"x-claude-code-session-id"),
         by_prefix=conf.routing_strategy == "affinity",
     )
-    request.record.model = known.model
+    request.record.model = known.model and known.model[:_MODEL_LENGTH]
     request.record.is_stream = known.is_stream
     return known
 

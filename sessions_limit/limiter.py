@@ -37,7 +37,6 @@ from sessions_limit.backends.base import (
     Standing,
     StoreAwayError,
 )
-from sessions_limit.backends.redis import RedisBackend
 from sessions_limit.errors import (
     SessionBlockedError,
     SessionBusyError,
@@ -59,7 +58,7 @@ _MOST_SETTLING = 3
 
 
 class Runner(Protocol):
-    """Does blocking work beside the event loop: `db.run`, `db.run_long`."""
+    """Does blocking work beside the event loop, as `db.run_apart` does."""
 
     def __call__(self, work: Callable[[], T], /) -> Awaitable[T]: ...
 
@@ -155,7 +154,7 @@ class Limiter:
         backend: Backend,
         rules: Rules,
         *,
-        run: Runner = db.run,
+        run: Runner = db.run_apart,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._backend = backend
@@ -259,6 +258,10 @@ class Limiter:
         raise SessionStoreAwayError
 
     async def _ask(self, session: Session) -> Entered | Refused:
+        if self._is_store_away:
+            # The next step finds out whether it is back. If everybody waited for it,
+            # the queue would grow for as long as it is away.
+            raise SessionStoreAwayError
         entry = Entry(
             id=session.id,
             client=session.client,
@@ -461,8 +464,5 @@ def from_settings() -> Limiter | Unlimited:
     """Return the limiter that the settings ask for; the caller runs its steps."""
     if not conf.session_enabled:
         return Unlimited()
-    backend = backends.from_settings()
     rules = Rules(conf.session_ttl, conf.session_max_requests)
-    # A Redis that does not answer must not hold up work on the database.
-    run = db.run_long if isinstance(backend, RedisBackend) else db.run
-    return Limiter(backend, rules, run=run)
+    return Limiter(backends.from_settings(), rules)

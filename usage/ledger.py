@@ -113,12 +113,18 @@ class Ledger:
     async def step(self) -> None:
         """Write what the disk did not take, and store what has ended."""
         self.tend_journal()
+        due = self._unstored
         with self.noted("database"):
             while (batch := self._journal.read(_BATCH)).lines:
                 done, refused = await db.run_long(partial(self._store, batch.lines))
                 self._journal.note_stored(batch)
                 self._unstored -= done
                 self.refused += refused
+                due -= done
+                # What has ended meanwhile is for the next step: a busy worker would
+                # write without pause, a few rows at a time.
+                if due <= 0 and not self.is_stopping:
+                    break
 
     def tend_journal(self) -> None:
         """Open it again, write what is kept, begin a new file when one is long."""

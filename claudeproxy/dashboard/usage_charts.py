@@ -204,7 +204,7 @@ def _rank(id: str, title: str, unit: Unit, lines: list[Named]) -> Ranking:
     in_order = sorted(lines, key=lambda it: (-measure(it), it.name))
     entries = [Entry(it.name, measure(it), it.url) for it in in_order[:_RANKED]]
     if rest := in_order[_RANKED:]:
-        name = f"{len(rest)} others"
+        name = "1 other" if len(rest) == 1 else f"{len(rest)} others"
         amount = sum(map(measure, rest), Decimal(0))
         entries.append(Entry(name, amount, is_rest=True))
     return charts.ranking(id, title, unit, entries)

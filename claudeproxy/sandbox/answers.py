@@ -8,7 +8,7 @@ import base64
 import hashlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Final, Literal
 
@@ -26,6 +26,8 @@ THOUGHT: Final = (
     "The sandbox does not think. This block stands where thinking would be. 思考 🤔"
 )
 FILLER: Final = "Sandbox frame {number} of {total}, 第{number}段 🧪. "
+# What is only known when a stream ends, and so is not in its `message_start`.
+AT_THE_END: Final = ("iterations", "server_tool_use")
 SAMPLES: Final[dict[object, object]] = {
     "string": "sandbox",
     "integer": 1,
@@ -34,6 +36,10 @@ SAMPLES: Final[dict[object, object]] = {
     "array": [],
     "object": {},
 }
+
+
+# A usage object as it goes out.
+Stated = dict[str, object]
 
 
 class CacheCreation(msgspec.Struct, frozen=True):
@@ -98,6 +104,8 @@ class Answer:
     stop_reason: str
     usage: Usage
     container: Mapping[str, object] | None = None
+    # What the script says of the usage; it stands above what was guessed.
+    own_usage: Mapping[str, object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,22 +146,18 @@ def message(answer: Answer, *, service_tier: str = "standard") -> bytes:
     """Write an answer as the JSON body of a Messages response."""
     content = [block.whole for block in answer.blocks]
     usage = msgspec.structs.replace(answer.usage, service_tier=service_tier)
-    whole = _envelope(answer, content, answer.stop_reason, usage)
+    stated = _stated(usage, answer.own_usage)
+    whole = _envelope(answer, content, answer.stop_reason, stated)
     return msgspec.json.encode({**whole, "container": answer.container})
 
 
 def frames(answer: Answer) -> list[bytes]:
     """Write an answer as server-sent events, one item per frame."""
-    begun = msgspec.structs.replace(
-        answer.usage,
-        output_tokens=min(1, answer.usage.output_tokens),
-        output_tokens_details=OutputDetails(0),
-    )
-    head = _envelope(answer, [], None, begun)
+    head = _envelope(answer, [], None, _begun(answer))
     result = [frame("message_start", {"type": "message_start", "message": head})]
     for index, block in enumerate(answer.blocks):
         result.extend(_block_frames(index, block))
-    ended = {
+    ended: dict[str, object] = {
         "type": "message_delta",
         "delta": {
             "stop_reason": answer.stop_reason,
@@ -161,7 +165,7 @@ def frames(answer: Answer) -> list[bytes]:
             "stop_details": None,
             "container": answer.container,
         },
-        "usage": _delta_usage(answer.usage),
+        "usage": _ended(answer),
     }
     result.append(frame("message_delta", ended))
     result.append(frame("message_stop", {"type": "message_stop"}))
@@ -178,7 +182,7 @@ PING: Final = frame("ping", {"type": "ping"})
 
 
 def _envelope(
-    answer: Answer, content: list[dict[str, object]], stop: str | None, usage: Usage
+    answer: Answer, content: list[dict[str, object]], stop: str | None, usage: Stated
 ) -> dict[str, object]:
     return {
         "id": answer.id,
@@ -194,14 +198,32 @@ def _envelope(
     }
 
 
-def _delta_usage(usage: Usage) -> DeltaUsage:
-    return DeltaUsage(
+def _stated(usage: Usage | DeltaUsage, own: Mapping[str, object]) -> Stated:
+    return {**msgspec.structs.asdict(usage), **own}
+
+
+def _begun(answer: Answer) -> Stated:
+    """The usage at a stream's start: all of the prompt, hardly any output."""
+    output = answer.own_usage.get("output_tokens", answer.usage.output_tokens)
+    begun = {
+        "output_tokens": min(1, output) if isinstance(output, int) else output,
+        "output_tokens_details": OutputDetails(0),
+    }
+    own = {k: v for k, v in answer.own_usage.items() if k not in AT_THE_END}
+    return {**_stated(answer.usage, own), **begun}
+
+
+def _ended(answer: Answer) -> Stated:
+    usage = answer.usage
+    ended = DeltaUsage(
         input_tokens=usage.input_tokens,
         cache_creation_input_tokens=usage.cache_creation_input_tokens,
         cache_read_input_tokens=usage.cache_read_input_tokens,
         output_tokens=usage.output_tokens,
         output_tokens_details=usage.output_tokens_details,
     )
+    told = {*DeltaUsage.__struct_fields__, *AT_THE_END}
+    return _stated(ended, {k: v for k, v in answer.own_usage.items() if k in told})
 
 
 def _block_frames(index: int, block: Block) -> Iterator[bytes]:

@@ -1,6 +1,7 @@
 """The API side: decides what one request is answered, without any I/O."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Final
 from urllib.parse import parse_qs
 
@@ -113,7 +114,8 @@ def _messages(call: Call, account: Account) -> Reply:
         text = step.error_message or "The sandbox was told to fail here."
         return calls.fail(call, errors.error_status(kind), kind, text)
     wording = answers.Wording(step.text, step.frames)
-    answer = conversing.answer(call, account, question, wording)
+    composed = conversing.answer(call, account, question, wording)
+    answer = replace(composed, own_usage=step.usage or {})
     if question.thread and step.error_at_frame is None and not step.prevents_work:
         threads.hold(call, account, question.thread, answer.id)
     usage = answer.usage

@@ -33,6 +33,7 @@ TOKEN_FIELDS: Final = ("lose_answer", "omit_refresh_token")
 SHAPING: Final = (
     "frames",
     "text",
+    "usage",
     "end_after_frame",
     "error_at_frame",
     *TOKEN_FIELDS,
@@ -82,6 +83,7 @@ class Step(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     frame_delay_ms: Milliseconds = 0
     frames: Annotated[int, Meta(ge=1, le=100_000)] | None = None
     text: str | None = None
+    usage: dict[str, object] | None = None
     split_every: Annotated[int, Meta(ge=1)] | None = None
     line_ending: Literal["\n", "\r\n", "\r"] = "\n"
     cut_before_frame: FrameNumber | None = None
@@ -113,7 +115,7 @@ class Step(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         for name in self._set_among(TOKEN_FIELDS):
             if not self.matches(TOKEN_PATH):
                 raise ValueError(f"{name} needs a path that {TOKEN_PATH} begins with")
-        for name in ("text", "error_type", "error_message", "body"):
+        for name in ("text", "usage", "error_type", "error_message", "body"):
             if not _is_writable(getattr(self, name)):
                 raise ValueError(f"{name} cannot be written as JSON")
         for name, value in self.header_pairs:

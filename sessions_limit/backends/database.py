@@ -41,11 +41,19 @@ from sessions_limit.models import ClientSession, SessionScope
 # The lock is held for no more than these at a time.
 _RENEWED_AT_ONCE = 500
 _PRUNED_AT_ONCE = 1000
+# For a lock of another worker's; each holds it for milliseconds.
+_LONGEST_WAIT = timedelta(seconds=3)
+_MILLISECOND = timedelta(milliseconds=1)
 
 # What nearly every operation asks, in SQL: the query builder would take ten times as
 # long to write these as the database to answer them.
 _READ_CLOCK = "SELECT clock_at FROM sessions_limit_sessionscope WHERE name = %s"
 _LOCK_ROW = f"{_READ_CLOCK} FOR UPDATE"
+# As two of SET LOCAL, in one statement.
+_PREPARE = (
+    "SELECT set_config('synchronous_commit', 'off', true), "
+    "set_config('lock_timeout', %s, true)"
+)
 _SET_CLOCK = "UPDATE sessions_limit_sessionscope SET clock_at = %s WHERE name = %s"
 _FIND = "SELECT * FROM sessions_limit_clientsession WHERE scope = %s AND digest = %s"
 _COUNT_ALIVE = (
@@ -163,31 +171,35 @@ class DatabaseBackend:
     def _locked(self, scope: str) -> Iterator[datetime]:
         """Keep all others out of the scope; yields the time."""
         with self._translated(), transaction.atomic(using=self._using):
+            self._prepare()
             clock_at = self._lock(scope)
-            self._make_quick()
             now = self._now()
             if now < clock_at:
                 self._move_deadlines(scope, clock_at - now)
             self._ask(_SET_CLOCK, now, scope)
             yield now
 
-    def _make_quick(self) -> None:
-        """Do not wait for the disk: a renewal that a crash undoes comes again."""
-        self._set_commit("off")
+    def _prepare(self) -> None:
+        """Wait neither for the disk nor for ever.
+
+        A renewal that a crash undoes comes again. Who holds the lock may be a machine
+        that was frozen, and PostgreSQL would wait for it without end.
+        """
+        if self._is_postgres:
+            self._ask(_PREPARE, f"{_LONGEST_WAIT // _MILLISECOND}ms")
 
     def _make_durable(self) -> None:
         """Wait for the disk after all: a crash must not undo what was promised."""
-        self._set_commit("DEFAULT")
+        if self._is_postgres:
+            self._ask("SET LOCAL synchronous_commit TO DEFAULT")
 
-    def _set_commit(self, how: str) -> None:
-        connection = connections[self._using]
-        if connection.vendor == "postgresql":
-            self._ask(f"SET LOCAL synchronous_commit TO {how}")
+    @property
+    def _is_postgres(self) -> bool:
+        return connections[self._using].vendor == "postgresql"
 
     def _lock(self, scope: str) -> datetime:
         """Lock the scope; return the latest time that it saw."""
-        is_postgres = connections[self._using].vendor == "postgresql"
-        statement = _LOCK_ROW if is_postgres else _READ_CLOCK
+        statement = _LOCK_ROW if self._is_postgres else _READ_CLOCK
         row = self._ask(statement, scope)
         if row is None:
             made = SessionScope(name=scope, clock_at=self._now())
@@ -213,7 +225,7 @@ class DatabaseBackend:
         self._rows().filter(scope=scope).update(expires_at=F("expires_at") - back)
 
     def _now(self) -> datetime:
-        if connections[self._using].vendor != "postgresql":
+        if not self._is_postgres:
             return timezone.now() + self.offset
         row = self._ask("SELECT clock_timestamp()") or (timezone.now(),)
         now: datetime = row[0]

@@ -30,6 +30,19 @@ async def test_the_event_loop_goes_on_meanwhile():
     assert await work
 
 
+async def test_work_apart_that_hangs_holds_up_no_other():
+    may_go_on = threading.Event()
+    hanging = [
+        asyncio.create_task(db.run_apart(lambda: may_go_on.wait(5))) for _ in range(50)
+    ]
+    await asyncio.sleep(0)
+    assert await asyncio.wait_for(db.run(lambda: 7), 4) == 7
+    assert await asyncio.wait_for(db.run_long(lambda: 8), 4) == 8
+    may_go_on.set()
+
+    assert all(await asyncio.gather(*hanging))
+
+
 @pytest.mark.django_db(transaction=True)
 async def test_the_work_may_use_the_orm():
     account = await db.run(make_account)

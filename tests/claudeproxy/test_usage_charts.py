@@ -171,3 +171,9 @@ def test_a_ranking_adds_up_those_that_it_does_not_name() -> None:
     assert len(names) == 9
     assert names["3 others"] == "6"
     assert by_requests.id != by_cost.id
+
+
+def test_a_ranking_that_leaves_one_out_says_so() -> None:
+    lines = [Named(Line(requests=number), f"key {number}") for number in range(1, 10)]
+    by_cost, _ = usage_charts.rankings("keys", lines)
+    assert by_cost.entries[-1].name == "1 other"

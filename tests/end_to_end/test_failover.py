@@ -520,7 +520,7 @@ def test_caller_who_leaves_in_a_pause_is_not_waited_for(
 ) -> None:
     with Wire(patient_gateway.port) as wire:
         in_a_pause(patient_gateway, sandbox, wire)
-    (line,) = until(patient_gateway.requests_logged, within_seconds=1)
+    (line,) = until(patient_gateway.requests_logged, within_seconds=5)
     assert (line["status"], line["end"]) == (499, "client_gone")
     assert [each["reason"] for each in line["failed"]] == ["status 500"]
     assert len(sandbox.log.after()) == 1
@@ -609,7 +609,7 @@ def test_callers_who_leave_at_the_gate_leave_nothing_behind(
         sandbox.log.wait_for(lambda entries: sum(bool(e.model) for e in entries) >= 20)
         for wire in wires:
             wire.close()
-        sandbox.log.wait_for(lambda entries: all(e.outcome for e in entries), 1)
+        sandbox.log.wait_for(lambda entries: all(e.outcome for e in entries), 5)
         sandbox.log.restart()
     until(lambda: steady_gateway.worker().num_fds() <= before)
     assert "never retrieved" not in steady_gateway.log_text

@@ -67,6 +67,14 @@ def test_served_request_leaves_one_line_with_all_facts(
     assert ids.count(request_id) == 1
 
 
+def test_a_name_of_a_model_is_written_down_in_part_if_it_is_very_long(
+    gateway: Gateway,
+) -> None:
+    asked = ask(model="m" * 100_000)
+    line = line_of(gateway, request(asked, key=gateway.key))
+    assert line["model"] == "m" * 200
+
+
 def test_line_tells_the_first_byte_from_the_last(
     gateway: Gateway, sandbox: Sandbox
 ) -> None:

@@ -36,7 +36,7 @@ def test_streams_hold_no_database_file_open(gateway: Gateway, sandbox: Sandbox) 
 
     with open_streams(gateway, sandbox, COUNT):
         # The reading once a second opens it for a moment.
-        until(has_none_open, within_seconds=1)
+        until(has_none_open, within_seconds=5)
 
 
 def test_streams_take_two_descriptors_each_and_give_them_back(

@@ -60,6 +60,18 @@ def test_one_client_more_than_may_be_is_refused_and_touches_no_account(
     assert call(limited, "one").status == 200
 
 
+def test_looking_at_the_models_takes_no_place(limited: Gateway) -> None:
+    for name in ("one", "two", "three", "four"):
+        look = request(
+            key=limited.key,
+            method="GET",
+            target="/v1/models",
+            headers=(("user-agent", name),),
+        )
+        assert exchange(limited.port, look).status == 200
+    assert call(limited, "five").status == call(limited, "six").status == 200
+
+
 def test_forged_header_makes_no_client_another(limited: Gateway) -> None:
     for number in range(5):
         forged = ("x-forwarded-for", f"198.51.100.{number}")

@@ -14,6 +14,7 @@ from tests.end_to_end import gateway as gateways
 from tests.end_to_end.checks import assert_envelope
 from tests.end_to_end.conftest import caller
 from tests.end_to_end.gateway import Furnished, Gateway
+from tests.end_to_end.waiting import until
 from tests.end_to_end.wire import ask, exchange, frames, request
 
 pytestmark = pytest.mark.processes
@@ -65,7 +66,7 @@ def test_silent_upstream_is_hung_up_on(
 ) -> None:
     sandbox.script.add("*", {"hang": "before_head"})
     exchange(hasty_gateway.port, request(ask(), key=hasty_gateway.key))
-    sandbox.log.wait_for(lambda entries: entries[-1].outcome is Outcome.HANG, 1)
+    sandbox.log.wait_for(lambda entries: entries[-1].outcome is Outcome.HANG, 5)
 
 
 def test_stream_that_falls_silent_ends_with_an_error(
@@ -145,4 +146,5 @@ def test_upstream_connections_are_used_again(
     before = gateway.worker().num_fds()
     for _ in range(20):
         ana.post("/v1/messages", json=ask())
-    assert gateway.worker().num_fds() <= before + 1
+    # What the ledger and the snapshot have open at this moment comes and goes.
+    until(lambda: gateway.worker().num_fds() <= before + 1)

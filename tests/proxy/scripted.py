@@ -19,7 +19,8 @@ from accounts.status import AccountKind, AccountStatus
 from claudeproxy.errors import ClaudeProxyError
 from clients.directory import KnownKey
 from proxy import endpoints
-from proxy.attempts import Ask, Attempts
+from proxy.asks import Ask
+from proxy.attempts import Attempts
 from proxy.catalogue import Catalogue
 from proxy.errors import LACKS_MODEL
 from proxy.facts import RequestFacts
@@ -188,7 +189,7 @@ class Pool:
         if why == LACKS_MODEL:
             return "lacks model"
         is_line = self._why_not(account_id, OF_ITS_LINE) is not None
-        assert self._why_not(account_id, OF_NEITHER) is None
+        assert self._why_not(account_id, OF_NEITHER) in {None, LACKS_MODEL}
         return "line limited" if is_line else "group limited"
 
     async def run(self, model: str | None = MODEL, *, is_stream: bool = False) -> int:

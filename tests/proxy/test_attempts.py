@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from claudeproxy.errors import ClaudeProxyError
 from clients.directory import KnownKey
 from proxy import endpoints
-from proxy.attempts import Ask, Attempts, Served
+from proxy.asks import Ask, Served
+from proxy.attempts import Attempts
 from proxy.catalogue import Catalogue
 from proxy.errors import AllLimitedError, UpstreamTimeoutError
 from proxy.facts import RequestFacts

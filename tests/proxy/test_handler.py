@@ -17,6 +17,8 @@ from proxy.snapshot import Snapshot
 from proxy.spool import FileBody
 from proxy.upstream import Upstream
 from tests.proxy.test_spool import until_none_in
+from usage.entries import Finished
+from usage.ledger import NoLedger
 
 
 async def unsendable(request):
@@ -52,9 +54,33 @@ async def keeping(request):
     return HttpResponse(str(len(body)))
 
 
+async def declared(request):
+    state = request.scope["state"]
+
+    async def pieces():
+        yield b"al"
+        state["told"].append(list(state["gateway"].ledger.ends))
+        yield b"l"
+        state["told"].append(list(state["gateway"].ledger.ends))
+
+    response = StreamingHttpResponse(pieces())
+    response.headers["content-length"] = "3"
+    return response
+
+
+class Told(NoLedger):
+    """Remembers how requests ended."""
+
+    def __init__(self) -> None:
+        self.ends: list[str] = []
+
+    def finish(self, entry: Finished) -> None:
+        self.ends.append(entry.end_reason)
+
+
 urlpatterns = [
     path(f"v1/{view.__name__}", view)
-    for view in (unsendable, broken, unclean, waiting, keeping)
+    for view in (unsendable, broken, unclean, waiting, keeping, declared)
 ]
 
 
@@ -142,6 +168,14 @@ async def test_an_answer_that_is_out_is_not_followed_by_another(state):
 
     assert start["status"] == 200
     assert [(m["body"], m["more_body"]) for m in rest] == [(b"ok", False)]
+
+
+async def test_the_ledger_is_told_of_an_answer_before_its_last_byte_is_out(state):
+    state["told"], state["gateway"].ledger = [], Told()
+    await serve(state, "/v1/declared")
+
+    assert state["told"] == [[], ["complete"]]
+    assert state["gateway"].ledger.ends == ["complete"]
 
 
 async def test_a_request_that_the_server_ends_counts_as_drained(state):

@@ -9,7 +9,7 @@ from accounts.status import ObjectKind
 from claudeproxy.errors import ClaudeProxyError, RequestRefusedError
 from clients.directory import KnownKey
 from proxy import endpoints, objects
-from proxy.attempts import Pin, Served
+from proxy.asks import Pin, Served
 from proxy.errors import ThreadNotFoundError
 from proxy.handler import GatewayRequest
 from proxy.owners import Owners

@@ -9,7 +9,8 @@ from accounts.status import AccountKind, AccountStatus
 from claudeproxy.errors import ClaudeProxyError
 from clients.directory import KnownKey
 from proxy import endpoints, selection
-from proxy.attempts import Ask, Attempts, Pin
+from proxy.asks import Ask, Pin
+from proxy.attempts import Attempts
 from proxy.errors import AllLimitedError, ThreadNotFoundError
 from proxy.facts import RequestFacts
 from proxy.refresher import Refresher

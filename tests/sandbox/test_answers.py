@@ -1,6 +1,7 @@
 """What the answers say, without any server."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -206,3 +207,40 @@ def test_usage_at_the_end_of_a_stream_is_cumulative() -> None:
 def test_long_streams_have_more_pings() -> None:
     frames = answers.frames(answer_to(Wording(deltas=100)))
     assert frames.count(answers.PING) == 6
+
+
+OWN_USAGE: dict[str, object] = {
+    "input_tokens": 7,
+    "output_tokens": 90,
+    "speed": "fast",
+    "server_tool_use": {"web_search_requests": 2, "web_fetch_requests": 0},
+    "iterations": [{"type": "message", "input_tokens": 7, "output_tokens": 90}],
+}
+
+
+def test_scripted_usage_stands_above_what_is_guessed() -> None:
+    guessed = plain(answer_to(system=CACHED_SYSTEM))["usage"]
+    stated = plain(replace(answer_to(system=CACHED_SYSTEM), own_usage=OWN_USAGE))
+    assert stated["usage"] == guessed | OWN_USAGE
+
+
+def test_scripted_usage_of_a_stream_comes_when_it_can_be_known() -> None:
+    answer = replace(answer_to(), own_usage=OWN_USAGE)
+    events = dict(read_events(b"".join(answers.frames(answer))))
+    begun = events["message_start"]["message"]["usage"]
+    ended = events["message_delta"]["usage"]
+    assert (begun["input_tokens"], begun["output_tokens"]) == (7, 1)
+    assert begun["speed"] == "fast"
+    assert begun["server_tool_use"] is None
+    assert "iterations" not in begun
+    assert (ended["input_tokens"], ended["output_tokens"]) == (7, 90)
+    assert ended["server_tool_use"] == OWN_USAGE["server_tool_use"]
+    assert ended["iterations"] == OWN_USAGE["iterations"]
+    assert "speed" not in ended
+
+
+def test_scripted_output_that_is_no_number_is_said_from_the_start() -> None:
+    answer = replace(answer_to(), own_usage={"output_tokens": "many"})
+    events = dict(read_events(b"".join(answers.frames(answer))))
+    assert events["message_start"]["message"]["usage"]["output_tokens"] == "many"
+    assert events["message_delta"]["usage"]["output_tokens"] == "many"

@@ -155,6 +155,19 @@ def test_text_is_the_answer(ada: httpx.Client, sandbox: Sandbox) -> None:
     ]
 
 
+def test_usage_is_what_the_answer_says_it_used(
+    ada: httpx.Client, sandbox: Sandbox
+) -> None:
+    own = {"input_tokens": 100_001, "inference_geo": "us"}
+    sandbox.script.add("ada", {"usage": own, "times": 2})
+    usage = ada.post("/v1/messages", json=PLAIN).json()["usage"]
+    assert usage.items() >= own.items()
+    assert usage["output_tokens"] > 0
+    events = dict(read_events(ada.post("/v1/messages", json=STREAMED).content))
+    assert events["message_start"]["message"]["usage"].items() >= own.items()
+    assert events["message_delta"]["usage"]["input_tokens"] == 100_001
+
+
 @pytest.mark.parametrize("size", [1, 7, 100_000])
 def test_split_every_cuts_the_body_into_pieces_of_that_size(
     server: SandboxServer, sandbox: Sandbox, size: int

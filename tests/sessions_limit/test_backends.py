@@ -3,9 +3,10 @@
 from datetime import timedelta
 from typing import Any
 
+import psycopg
 import pytest
 
-from sessions_limit.backends import holds
+from sessions_limit.backends import database, holds
 from sessions_limit.backends.base import (
     HOLD,
     REVOKED_KEPT,
@@ -14,6 +15,7 @@ from sessions_limit.backends.base import (
     Refused,
     Revocation,
     Standing,
+    StoreAwayError,
 )
 from tests.sessions_limit.stores import (
     SECOND,
@@ -330,6 +332,27 @@ def test_pruning_forgets_no_block(backend):
     backend.prune()
 
     assert refusal(enter(backend, "a")).why is Obstacle.BLOCKED
+
+
+# --- a lock that is not given back
+
+
+def test_a_worker_that_holds_a_lock_for_ever_does_not_hang_the_others(
+    words, backend, monkeypatch
+):
+    if "postgres" not in words.get("database", ""):
+        pytest.skip("SQLite and Redis have a bound of their own")
+    monkeypatch.setattr(database, "_LONGEST_WAIT", SECOND / 10)
+    fill(backend, "a")
+    with psycopg.connect(words["database"]) as frozen:
+        frozen.execute("SELECT * FROM sessions_limit_sessionscope FOR UPDATE")
+        with pytest.raises(StoreAwayError):
+            enter(backend, "b")
+        with pytest.raises(StoreAwayError):
+            renew(backend, "a")
+        assert alive(backend) == ["a"]
+
+    assert enter(backend, "b") == Entered(0)
 
 
 # --- clocks

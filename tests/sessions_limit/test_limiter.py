@@ -435,6 +435,19 @@ async def test_what_was_done_while_the_store_was_away_is_told_afterwards(
     assert shown.requests == 4
 
 
+async def test_newcomers_do_not_queue_for_a_store_that_is_away(worker):
+    worker.store.is_away = True
+    await worker.step()
+    worker.store.calls.clear()
+    with pytest.raises(SessionStoreAwayError):
+        await worker.admit("a")
+    assert worker.store.calls == []
+
+    worker.store.is_away = False
+    await worker.step()
+    await worker.call("a")
+
+
 async def test_a_store_that_forgot_everything_gives_known_sessions_their_places(
     words, backend
 ):

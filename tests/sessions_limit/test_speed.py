@@ -2,7 +2,7 @@
 
 import sys
 from datetime import timedelta
-from time import perf_counter
+from time import perf_counter, thread_time
 from typing import Any
 
 import pytest
@@ -13,9 +13,11 @@ from sessions_limit.models import ClientSession
 from tests.sessions_limit.stores import SECOND, alive, enter, session_id
 
 DEAD = 100_000
-# Goal: 2 ms on a machine that does nothing else.
-MOST_MILLISECONDS = 5.0
-BATCHES = 30
+# The goal is 2 ms, on a machine that does nothing else. Tests have to share theirs, so
+# what is asserted is what the others cannot slow down, and what they slow down alike.
+MOST_CPU_MILLISECONDS = 5.0
+MOST_TIMES_AS_LONG = 3.0
+COUNT = 300
 
 
 def bury(backend: Any, count: int) -> None:
@@ -47,33 +49,38 @@ def bury_in_redis(backend: Any, count: int) -> None:
 
 
 def test_a_hundred_thousand_dead_sessions_slow_nothing_down(words, backend, capsys):
-    (bury_in_redis if "redis" in words else bury)(backend, DEAD)
     assert enter(backend, "first", limit=9) == Entered(0)
-    # A machine that others use as well is slow at times, and not for long.
-    for batch in range(BATCHES):
-        times = measure(backend, batch)
-        p50, p99 = times[len(times) // 2], times[len(times) * 99 // 100]
-        if p99 <= MOST_MILLISECONDS:
-            break
+    before, _ = measure(backend, "before")
+    (bury_in_redis if "redis" in words else bury)(backend, DEAD)
+    wall, cpu = measure(backend, "after")
     with capsys.disabled():
         store = type(backend).__name__
-        sys.stdout.write(f"\n{store}: acquire p50 {p50:.2f} ms, p99 {p99:.2f} ms\n")
+        sys.stdout.write(
+            f"\n{store}: acquire p50 {at(wall, 0.5):.2f} ms (without the dead "
+            f"{at(before, 0.5):.2f}), p99 {at(wall, 0.99):.2f} ms\n"
+        )
 
     assert alive(backend) == ["first"]
-    assert p99 <= MOST_MILLISECONDS
+    assert at(cpu, 0.99) <= MOST_CPU_MILLISECONDS
+    assert at(wall, 0.5) <= MOST_TIMES_AS_LONG * at(before, 0.5)
 
 
-def measure(backend: Any, batch: int) -> list[float]:
-    """How many milliseconds it took so many clients to get in, sorted."""
-    times = []
-    for number in range(100):
+def measure(backend: Any, batch: str) -> tuple[list[float], list[float]]:
+    """How long it took so many clients to get in, and how long we computed; sorted."""
+    wall, cpu = [], []
+    for number in range(COUNT):
         name = f"client-{batch}-{number}"
-        begun = perf_counter()
+        begun, computed = perf_counter(), thread_time()
         answer = enter(backend, name, limit=9)
-        times.append((perf_counter() - begun) * 1000)
+        wall.append((perf_counter() - begun) * 1000)
+        cpu.append((thread_time() - computed) * 1000)
         assert answer == Entered(0)
         backend.revoke(session_id(name))
-    return sorted(times)
+    return sorted(wall), sorted(cpu)
+
+
+def at(values: list[float], share: float) -> float:
+    return values[int(len(values) * share)]
 
 
 @pytest.mark.parametrize("words", ["sqlite", "postgres"], indirect=True)

@@ -116,6 +116,17 @@ def test_a_file_that_is_there_stays_unless_it_is_meant(tmp_path):
     assert path.read_text().startswith("request_id,")
 
 
+@pytest.mark.parametrize("name", ["pipe", "directory"])
+def test_what_is_no_file_is_never_replaced(tmp_path, name):
+    path = tmp_path / name
+    path.mkdir() if name == "directory" else os.mkfifo(path)
+    with pytest.raises(CommandError, match="no file"):
+        export_to_text("--output", str(path), "--force")
+
+    assert path.exists()
+    assert not path.is_file()
+
+
 @pytest.mark.parametrize("was_there", [False, True])
 def test_what_fails_half_way_leaves_nothing_behind(tmp_path, monkeypatch, was_there):
     monkeypatch.setattr(request_log, "_CHUNK_ROWS", 1)

@@ -136,6 +136,26 @@ async def test_rows_have_the_prices_of_the_table(directory, quick):
 
 
 @pytest.mark.django_db(transaction=True)
+async def test_what_ends_while_a_step_stores_is_left_to_the_next(mine, monkeypatch):
+    stored = []
+
+    def insert(rows: Any) -> None:
+        stored.append([row.request_id for row in rows])
+        if len(stored) < 4:
+            mine.finish(finished(f"late {len(stored)}"))
+
+    monkeypatch.setattr(store, "_insert", insert)
+    mine.finish(finished("a"))
+    await mine.step()
+    assert (stored, mine.waiting) == ([["a"]], 1)
+
+    mine.is_stopping = True
+    await mine.step()
+    assert stored == [["a"], ["late 1"], ["late 2"], ["late 3"]]
+    assert mine.waiting == 0
+
+
+@pytest.mark.django_db(transaction=True)
 async def test_what_was_left_behind_is_found_at_the_start(directory, quick):
     dead = Ledger(directory)
     dead.open()

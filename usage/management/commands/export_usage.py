@@ -73,6 +73,9 @@ class Command(DatabaseCommand):
             self._print(texts)
             return
         path = Path(options["output"])
+        if path.exists() and not path.is_file():
+            # Written beside it and put in its place, the file would replace a device.
+            raise CommandError(f"{path} is no file. - is standard output.")
         if path.exists() and not options["force"]:
             raise CommandError(f"{path} exists already. To replace it, give --force.")
         try:
