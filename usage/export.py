@@ -38,7 +38,11 @@ REQUEST_COLUMNS = (
     "bytes",
 )
 
-_FORMULAS = ("=", "+", "-", "@", "\t", "\r")
+# The last four are as wide as ideographs, and the same to some of them.
+_FORMULAS = (
+    *("=", "+", "-", "@", "\t", "\r", "\n"),
+    *("\uff1d", "\uff0b", "\uff0d", "\uff20"),
+)
 _STREAM_ROWS = 2000
 
 

@@ -30,5 +30,4 @@ def test_no_name_pushes_the_other_columns_out_of_sight(log_in: OpenPage) -> None
         account_name="a" * 100,
         model_answered="m" * 200,
     )
-    print(usual, longest)
     assert longest <= usual + 30

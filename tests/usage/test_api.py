@@ -352,7 +352,7 @@ def test_a_stream_reads_no_further_than_it_is_taken(api, monkeypatch):
     assert len(read) == 1
 
 
-@pytest.mark.parametrize("sign", ["=", "+", "-", "@", "\t", "\r"])
+@pytest.mark.parametrize("sign", ["=", "+", "-", "@", "\t", "\r", "\n", "\uff1d"])
 def test_no_cell_is_a_formula(api, sign):
     evil = f'{sign}cmd|"/C calc"!A0'
     add("req_a", key_name=evil, account_name=evil, model_answered=evil)
