@@ -47,8 +47,8 @@ from usage import journal
 pytestmark = pytest.mark.processes
 
 # 100 and 60 are for who has the time.
-KILLS = int(os.environ.get("LEDGER_KILLS", "16"))
-AWAY_SECONDS = float(os.environ.get("LEDGER_AWAY_SECONDS", "15"))
+KILLS = int(os.environ.get("LEDGER_KILLS", "8"))
+AWAY_SECONDS = float(os.environ.get("LEDGER_AWAY_SECONDS", "10"))
 
 WORKERS, CALLERS = 4, 16
 # One that dies young again and again is started later and later. Of a few deaths that
