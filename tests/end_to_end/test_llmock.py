@@ -319,11 +319,15 @@ def test_stream_that_breaks_before_its_content_comes_from_another_account(
     assert len(mock.requests()) == 2
 
 
+# A fault that comes in one read with the first content is none that a caller sees, since
+# another account serves: in these two tests all accounts meet it.
+
+
 @pytest.mark.parametrize("kind", ["disconnect", "truncate"])
 def test_sdk_raises_when_a_stream_breaks_in_its_content(
     gateway: Gateway, mock: Mock, kind: str
 ) -> None:
-    mock.expect(type="stream_fault", kind=kind, after_chunks=5)
+    mock.expect(type="stream_fault", kind=kind, after_chunks=5, times=None)
     with (
         client_of(gateway.url, gateway.key) as client,
         pytest.raises(anthropic.APIStatusError) as caught,
@@ -332,13 +336,12 @@ def test_sdk_raises_when_a_stream_breaks_in_its_content(
         events.get_final_message()
     assert caught.value.type == "api_error"
     assert caught.value.request_id
-    assert len(mock.requests()) == 1
 
 
 def test_frame_that_is_no_json_ends_the_stream_with_an_error(
     gateway: Gateway, mock: Mock
 ) -> None:
-    mock.expect(type="stream_fault", kind="malformed", after_chunks=5)
+    mock.expect(type="stream_fault", kind="malformed", after_chunks=5, times=None)
     with (
         client_of(gateway.url, gateway.key) as client,
         pytest.raises(anthropic.APIStatusError) as caught,
