@@ -91,6 +91,7 @@ class PriceTable:
     """Finds the price of a model on a day."""
 
     def __init__(self, prices: Iterable[Price]) -> None:
+        self._found: dict[tuple[str, date], Price | None] = {}
         self._exact: dict[str, list[Price]] = {}
         self._prefixes: dict[str, list[Price]] = {}
         for price in prices:
@@ -105,6 +106,12 @@ class PriceTable:
         shorter. Among these, one's own counts before one that was shipped, and then
         the newest.
         """
+        # Few models are in use while a table lives.
+        if (model, on) not in self._found:
+            self._found[model, on] = self._find(model, on)
+        return self._found[model, on]
+
+    def _find(self, model: str, on: date) -> Price | None:
         alias = _VERSION.sub("", model)
         longest_first = sorted(self._prefixes, key=len, reverse=True)
         candidates = [

@@ -139,10 +139,11 @@ def _beginning(entry: Begun) -> dict[str, Any]:
     started = entry.started_at
     if started.tzinfo is not None:
         started = started.astimezone(UTC).replace(tzinfo=None)
+    started_at = timestamp(started)
     return {
         "request_id": _text(entry.request_id, 64),
-        "started_at": timestamp(started),
-        "hour": timestamp(started.replace(minute=0, second=0, microsecond=0)),
+        "started_at": started_at,
+        "hour": f"{started_at[:13]}:00:00",
         "endpoint": _text(entry.endpoint, 200),
         "is_stream": entry.is_stream,
         "key_id": entry.key_id or NOBODY,
