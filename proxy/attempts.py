@@ -303,7 +303,6 @@ class Attempts:
         duration_ms = round((monotonic() - self.attempted) * 1000, 1)
         attempt = Attempt(account.name, judgement.blame, judgement.reason, duration_ms)
         self.request.record.attempts.append(attempt)
-        self.request.gateway.failures[judgement.blame, judgement.reason] += 1
         return attempt
 
     def _charge(self, account: PooledAccount, judgement: Judgement) -> None:

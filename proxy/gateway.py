@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-from collections import Counter
 from collections.abc import AsyncIterator, Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -78,8 +77,6 @@ class Gateway:
     ledger: Ledger | NoLedger = field(default_factory=NoLedger)
     # Accounts whose sign-in is not good for batches, files and skills.
     barred: Deadlines[int] = field(default_factory=Deadlines)
-    # How often what went wrong, by blame and reason.
-    failures: Counter[tuple[Blame, str]] = field(default_factory=Counter)
     cursor: int = 0
     is_draining: bool = False
     # Whatever is still open now is cut, and what comes after as well.

@@ -16,6 +16,7 @@ import re
 import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import msgspec
@@ -26,6 +27,7 @@ from usage.entries import Begun, Finished
 Entry = Begun | Finished
 
 _CHUNK_BYTES = 256 * 1024
+_LOOKED_AT = 100  # lines, for one that tells of an end
 _FILE = re.compile(r"^(?P<owner>[0-9a-f]+)\.(?P<number>\d+)\.journal$")
 _encoder = msgspec.json.Encoder()
 _decoder: msgspec.json.Decoder[Entry] = msgspec.json.Decoder(Entry)
@@ -271,6 +273,7 @@ class Backlog:
 
     files: int = 0
     bytes: int = 0
+    since: datetime | None = None  # when the first of these requests was over
 
 
 def backlog(directory: Path) -> Backlog:
@@ -285,11 +288,27 @@ def backlog(directory: Path) -> Backlog:
             # Who ended well has removed them between two of these lines.
             with contextlib.suppress(FileNotFoundError):
                 size = path.stat().st_size
-                if path.name >= marked:
-                    waiting = size - (stored if path.name == marked else 0)
-                    found.bytes += max(0, waiting)
-                    found.files += waiting > 0
+                start = stored if path.name == marked else 0
+                if path.name < marked or size <= start:
+                    continue
+                found.bytes += size - start
+                found.files += 1
+                ends = [it for it in (found.since, _first_end(path, start)) if it]
+                found.since = min(ends, default=None)
     return found
+
+
+def _first_end(path: Path, start: int) -> datetime | None:
+    """When the first request of those lines was over; None if none of them was."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        lines = read_lines(descriptor, start, _LOOKED_AT).lines
+    finally:
+        os.close(descriptor)
+    for entry in map(decode, lines):
+        if isinstance(entry, Finished):
+            return entry.started_at + timedelta(milliseconds=entry.duration_ms)
+    return None
 
 
 def _mark_of(path: Path, stored: int) -> bytes:

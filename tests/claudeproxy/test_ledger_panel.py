@@ -1,6 +1,8 @@
 """What the overview says when requests are not stored, or not summed up."""
 
-import os
+import contextlib
+import re
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -12,8 +14,9 @@ from django.utils import timezone
 
 from claudeproxy.dashboard import ledger_panel
 from tests.claudeproxy.test_admin import text
-from tests.usage.cast import finished
+from tests.usage.cast import begun, finished
 from usage import pricing, rollups, rows, store
+from usage.journal import Journal, encode
 
 pytestmark = pytest.mark.django_db
 
@@ -26,11 +29,16 @@ def directory(settings: Any, tmp_path: Path) -> Path:
     return journal
 
 
-def write(directory: Path, name: str, *, minutes_ago: int) -> None:
-    path = directory / name
-    path.write_bytes(b"x" * 2048)
-    at = (timezone.now() - timedelta(minutes=minutes_ago)).timestamp()
-    os.utime(path, (at, at))
+@contextlib.contextmanager
+def worker(directory: Path, *, minutes_ago: int) -> Iterator[Journal]:
+    """A worker with requests that were over so long ago, none of them stored."""
+    journal = Journal(directory)
+    journal.open()
+    at = timezone.now() - timedelta(minutes=minutes_ago)
+    for number in range(3):
+        journal.write(encode(finished(f"req_{number}", started_at=at, duration_ms=0.0)))
+    yield journal
+    journal.close()
 
 
 def request(minutes_ago: int) -> None:
@@ -40,22 +48,32 @@ def request(minutes_ago: int) -> None:
 
 
 def test_nothing_is_said_while_all_is_well(directory: Path) -> None:
-    write(directory, "aa.00000001.journal", minutes_ago=90)  # the one written to
-    write(directory, "bb.00000003.journal", minutes_ago=1)
-    write(directory, "bb.00000004.journal", minutes_ago=0)  # has just been begun
-    write(directory, "aa.lock", minutes_ago=90)
     request(minutes_ago=5)
-    assert not ledger_panel.load(timezone.now())
+    with (
+        worker(directory, minutes_ago=90) as stored,
+        worker(directory, minutes_ago=1),  # may still be stored in time
+    ):
+        stored.note_stored(stored.read(10))
+        assert not ledger_panel.load(timezone.now())
+
+
+def test_a_request_under_way_for_long_is_no_trouble(directory: Path) -> None:
+    with worker(directory, minutes_ago=90) as journal:
+        journal.note_stored(journal.read(10))
+        at = timezone.now() - timedelta(minutes=9)
+        journal.write(encode(begun("req_9", started_at=at)))
+        assert not ledger_panel.load(timezone.now())
 
 
 def test_a_journal_that_is_not_stored_is_told_with_its_size(
     directory: Path, admin_client: Client
 ) -> None:
-    for number in (1, 2, 3):
-        write(directory, f"aa.0000000{number}.journal", minutes_ago=9)
-    assert ledger_panel.load(timezone.now()).waiting_bytes == 4096
-    shown = text(admin_client.get(reverse("admin:index"))).replace("\xa0", " ")
-    assert "not stored Requests wait in the journal, 4.0 KB" in shown
+    with worker(directory, minutes_ago=9) as journal:
+        found = ledger_panel.load(timezone.now())
+        assert found.waiting_bytes == journal.size
+        shown = text(admin_client.get(reverse("admin:index"))).replace("\xa0", " ")
+    assert "not stored Requests wait in the journal, " in shown
+    assert re.search("figures below lack them Since .+ 9 minutes ago · the log", shown)
 
 
 def test_a_gateway_that_never_wrote_a_journal_has_no_trouble(directory: Path) -> None:

@@ -319,8 +319,8 @@ def test_stream_that_breaks_before_its_content_comes_from_another_account(
     assert len(mock.requests()) == 2
 
 
-# A fault that comes in one read with the first content is none that a caller sees, since
-# another account serves: in these two tests all accounts meet it.
+# A fault that comes in one read with the first content is none that a caller sees,
+# since another account serves: in these two tests all accounts meet it.
 
 
 @pytest.mark.parametrize("kind", ["disconnect", "truncate"])
