@@ -58,7 +58,11 @@ def finished(record: RequestRecord) -> Finished:
 def _is_incomplete(record: RequestRecord) -> bool:
     """Has it used something that no answer has told of, as far as anybody knows?"""
     tally = record.tally
-    if tally is None or tally.is_complete:
+    if tally is None:
+        return False
+    if any(attempt.may_have_used for attempt in record.attempts):
+        return True
+    if tally.is_complete:
         return False
     is_let_go = record.account is not None and record.end in _LET_GO
     return is_let_go or tally.usage is not None

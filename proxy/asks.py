@@ -64,3 +64,9 @@ class Failed:
     error: UpstreamError | None = None
     # Was it sent, and not refused, as far as anybody knows?
     is_perhaps_executed: bool = False
+
+    @property
+    def may_have_used(self) -> bool:
+        """Has it used what no answer tells of, as far as anybody knows?"""
+        is_stream = self.relayed is not None and self.relayed.frames is not None
+        return is_stream or self.is_perhaps_executed

@@ -103,7 +103,7 @@ class Attempts:
         error = UpstreamTimeoutError(Stage.PERHAPS_EXECUTED, "REQUEST_TIMEOUT passed")
         if self.asked is not None:
             judgement = outcomes.judge_error(error, is_stream=self.ask.facts.is_stream)
-            self._note_failure(self.asked, judgement)
+            self._note_failure(self.asked, judgement).may_have_used = True
             self._charge(self.asked, judgement)
             if self.ask.is_making:
                 return errors.perhaps_made()
@@ -234,6 +234,7 @@ class Attempts:
         """Return the account to ask next, or what the caller gets after all."""
         judgement = failed.judgement
         attempt = self._note_failure(account, judgement)
+        attempt.may_have_used = failed.may_have_used
         if self.ask.is_making and failed.is_perhaps_executed:
             self._charge(account, judgement)
             raise errors.perhaps_made()

@@ -47,6 +47,7 @@ class Attempt:
     blame: str
     reason: str
     duration_ms: float | None = None
+    may_have_used: bool = False  # tokens that no answer tells of
     waited: timedelta = timedelta()
 
     @property

@@ -119,7 +119,7 @@ def _in_words(row: RequestRow, lines: tuple[UsageLine, ...]) -> str:
             "is not split."
         )
     if row.is_incomplete:
-        said.append("The answer broke off, so it may have used more than it said.")
+        said.append("An answer broke off, so it may have used more than this.")
     return " ".join(said)
 
 

@@ -110,6 +110,7 @@ def assert_row_is_true(row: Row, answer: Answer) -> None:
     else:
         assert not is_complete
         assert row["outcome"] == "failed"
+        assert row["is_incomplete"]  # the upstream has said more than the caller got
 
 
 @pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole answer"])

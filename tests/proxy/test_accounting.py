@@ -3,7 +3,7 @@
 import pytest
 
 from proxy import accounting
-from proxy.record import End, RequestRecord
+from proxy.record import Attempt, End, RequestRecord
 from tests.factories import pooled
 from usage.tally import Tally
 
@@ -46,6 +46,20 @@ def test_usage_that_may_not_be_all_is_marked(end, frames, is_incomplete):
 
     assert told.is_incomplete == is_incomplete
     assert (told.usage is not None) == bool(frames)
+
+
+def test_an_attempt_that_broke_off_leaves_the_sum_incomplete():
+    it = record(End.COMPLETE, START + STOP)
+    it.attempts.append(Attempt("a", "network", "timeout", may_have_used=True))
+
+    assert accounting.finished(it).is_incomplete
+
+
+def test_an_attempt_that_was_refused_used_nothing():
+    it = record(End.COMPLETE, START + STOP)
+    it.attempts.append(Attempt("a", "account", "status 429"))
+
+    assert not accounting.finished(it).is_incomplete
 
 
 def test_nothing_was_used_before_an_account_was_asked():

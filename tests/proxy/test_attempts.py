@@ -242,6 +242,34 @@ async def test_what_failed_is_recorded():
     assert failed == [("upstream", "status 500"), ("network", "network")]
 
 
+@pytest.mark.parametrize(
+    ("kind", "may_have_used"),
+    [
+        ("down", False),
+        ("overloaded", False),
+        ("burst", False),
+        ("cut", True),
+        ("error", True),
+        ("gateway timeout", True),
+        ("page of an edge", True),
+    ],
+)
+async def test_an_attempt_that_was_not_refused_may_have_used_something(
+    kind, may_have_used
+):
+    _, request = await Case(saying(kind)).run()
+
+    (attempt,) = request.record.attempts
+    assert attempt.may_have_used == may_have_used
+
+
+async def test_an_attempt_that_ran_out_of_time_may_have_used_something(settings):
+    settings.REQUEST_TIMEOUT = timedelta(milliseconds=50)
+    _, request = await Case(saying("silent")).run()
+
+    assert request.record.attempts[0].may_have_used
+
+
 async def test_the_time_limit_counts_for_all_attempts_together(settings):
     settings.REQUEST_TIMEOUT = timedelta(milliseconds=50)
     result, case = await outcome("down", "cut", "silent")
