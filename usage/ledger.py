@@ -25,6 +25,7 @@ from django.db import Error as DatabaseError
 from claudeproxy import db
 from claudeproxy.conf import conf
 from usage import journal, pricing, recovery
+from usage.allowance import Allowance
 from usage.entries import Begun, Finished
 from usage.journal import Journal
 from usage.prices import PriceTable
@@ -41,12 +42,16 @@ _FILE_BYTES = 16 * 1024**2
 # Ends that the disk did not take, to be tried again.
 _KEPT = 1000
 _TROUBLE = (OSError, DatabaseError)
+# Anybody can ask without a key, as fast as they like, and must not fill the disk.
+_STRANGERS_BURST = 100
+_STRANGERS_PER_SECOND = 10
 
 
 class Ledger:
     """What requests tell of themselves, on its way to the database.
 
     `begin` and `finish` never fail and never wait; what could not be kept is counted.
+    Of requests without a key, only so many are kept.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -59,6 +64,8 @@ class Ledger:
         self._troubles: set[str] = set()
         self.is_stopping = False
         self._unstored = 0
+        self._strangers = Allowance(_STRANGERS_BURST, _STRANGERS_PER_SECOND)
+        self._passed_over = 0  # since it was logged last
         self.lost = 0  # requests whose end could not be written down
         self.refused = 0  # rows that the database does not take
 
@@ -79,6 +86,9 @@ class Ledger:
     def finish(self, entry: Finished) -> None:
         """A request is over; call it before its last byte goes out."""
         self._open.pop(entry.request_id, None)
+        if entry.key_id is None and not self._strangers.take(monotonic()):
+            self._passed_over += 1
+            return
         line = self._encode(entry)
         if line is None:
             self.lost += 1
@@ -113,6 +123,9 @@ class Ledger:
     async def step(self) -> None:
         """Write what the disk did not take, and store what has ended."""
         self.tend_journal()
+        if self._passed_over:
+            _log.warning("usage_strangers_passed_over", requests=self._passed_over)
+            self._passed_over = 0
         due = self._unstored
         with self.noted("database"):
             while (batch := self._journal.read(_BATCH)).lines:

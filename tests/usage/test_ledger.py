@@ -58,6 +58,21 @@ async def until(condition: Any) -> None:
             await asyncio.sleep(0.01)
 
 
+@pytest.mark.django_db(transaction=True)
+async def test_strangers_cannot_fill_the_disk(mine, monkeypatch):
+    monkeypatch.setattr(ledger, "monotonic", lambda: 1000.0)
+    for number in range(500):
+        mine.finish(finished(f"stranger_{number}", key_id=None, key_name=None))
+        mine.finish(finished(f"known_{number}"))
+    with capture_logs() as logs:
+        await mine.step()
+
+    names = [name.partition("_")[0] for name in await db.run(ends)]
+    assert (names.count("stranger"), names.count("known")) == (100, 500)
+    passed_over = {"event": "usage_strangers_passed_over", "requests": 400}
+    assert passed_over | {"log_level": "warning"} in logs
+
+
 class Away:
     """A database that is away for a while."""
 
