@@ -37,7 +37,6 @@ class GatewayRequest(ASGIRequest):
     def __init__(self, scope: dict[str, Any], receive: Any, open_: OpenRequest) -> None:
         super().__init__(scope, io.BytesIO())
         self._receive = receive
-        self._watcher: asyncio.Task[None] | None = None
         self.incoming = RequestBody(scope["headers"], receive)
         self.urlconf = settings.GATEWAY_URLCONF
         self.open_request = open_
@@ -94,8 +93,8 @@ class GatewayRequest(ASGIRequest):
         else:
             body = await self.incoming.take(limit_bytes, timeout_seconds)
         self.record.request_bytes = len(body)
-        self._watcher = asyncio.create_task(self._watch_caller())
-        self.resources.callback(self._watcher.cancel)
+        watcher = asyncio.create_task(self._watch_caller())
+        self.resources.callback(watcher.cancel)
         return body
 
     def begin(self) -> None:

@@ -30,6 +30,7 @@ _WRITE_TIMEOUT_SECONDS = 30.0
 # The pool has no limit, so waiting for a place in it means a fault of ours.
 _POOL_TIMEOUT_SECONDS = 20.0
 
+_NOTHING = httpx.ByteStream(b"")
 _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 
 _NOT_SENT = (
@@ -83,6 +84,8 @@ class UpstreamReply:
     async def aclose(self) -> None:
         """Let go of the connection; it is closed unless the body was read whole."""
         await self._response.aclose()
+        # httpx lets each hold the other, which only the garbage collector could undo.
+        self._response.stream = _NOTHING
 
 
 class _NoCookies(CookieJar):

@@ -1,5 +1,7 @@
 import asyncio
+import gc
 import json
+import weakref
 from datetime import timedelta
 
 import pytest
@@ -54,6 +56,12 @@ async def keeping(request):
     return HttpResponse(str(len(body)))
 
 
+async def watched(request):
+    request.scope["state"]["served"] = weakref.ref(request)
+    await request.read_body(100, 5)
+    return HttpResponse(b"ok")
+
+
 async def declared(request):
     state = request.scope["state"]
 
@@ -80,7 +88,7 @@ class Told(NoLedger):
 
 urlpatterns = [
     path(f"v1/{view.__name__}", view)
-    for view in (unsendable, broken, unclean, waiting, keeping, declared)
+    for view in (unsendable, broken, unclean, waiting, keeping, watched, declared)
 ]
 
 
@@ -176,6 +184,16 @@ async def test_the_ledger_is_told_of_an_answer_before_its_last_byte_is_out(state
 
     assert state["told"] == [[], ["complete"]]
     assert state["gateway"].ledger.ends == ["complete"]
+
+
+async def test_a_request_is_gone_without_the_garbage_collector(state):
+    gc.disable()
+    try:
+        await serve(state, "/v1/watched", b"body")
+        await asyncio.sleep(0)  # the end of the task that watched the caller
+        assert state["served"]() is None
+    finally:
+        gc.enable()
 
 
 async def test_a_request_that_the_server_ends_counts_as_drained(state):

@@ -1,9 +1,11 @@
 import asyncio
 import contextlib
+import gc
 import gzip
 import hashlib
 import secrets
 import socket
+import weakref
 from datetime import timedelta
 
 import httpx
@@ -605,3 +607,16 @@ async def test_three_hundred_requests_run_side_by_side():
             bodies = await asyncio.gather(*(ask() for _ in range(300)))
 
     assert bodies == [b"ok"] * 300
+
+
+async def test_an_answer_is_gone_without_the_garbage_collector():
+    gc.disable()
+    try:
+        async with answering() as server, client(server.url) as it:
+            reply = await it.open(request(b"{}"))
+            answer = weakref.ref(reply._response)
+            await read(reply)
+            del reply
+            assert answer() is None
+    finally:
+        gc.enable()
