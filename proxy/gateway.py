@@ -10,7 +10,7 @@ from functools import partial
 from typing import TypeAlias, cast
 
 import structlog
-from django.db import DatabaseError, Error, InterfaceError, OperationalError
+from django.db import Error, InterfaceError, OperationalError
 
 from accounts import activity as activity_store
 from accounts import quota_sightings, verdicts
@@ -305,7 +305,7 @@ async def running() -> AsyncIterator[Gateway]:
             await opened.settle()
         await opened.limiter.aclose()
         # What was used since the last time; a database that is away loses little.
-        with contextlib.suppress(DatabaseError):
+        with contextlib.suppress(Error):
             await keep_activity()
             await keep_quotas()
     finally:

@@ -96,7 +96,7 @@ def _make_accounts(now: datetime) -> list[Account]:
         for name in ("Ada", "Grace")
     ]
     key = make_account("console key", last_used_at=now - timedelta(minutes=3))
-    _see_limits(*plans, key, now)
+    _see_limits(plans[0], plans[1], key, now)
     old = make_account("key of last year", status=AccountStatus.INACTIVE)
     for account in (*plans, key, old):
         lifecycle.record_added(account, actor="admin", now=now - timedelta(days=9))

@@ -138,4 +138,4 @@ def test_a_newer_sight_of_another_worker_is_not_overwritten(
 
 def used_of(reader: Reader, account: str) -> float | None:
     window = reader.quota(account).get("5h")
-    return window and window["utilization"]
+    return window["utilization"] if window else None
