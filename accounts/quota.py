@@ -25,7 +25,7 @@ _FACTS_OF_A_BUCKET = frozenset({"limit", "remaining", "reset"})
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9_-]{0,38}[a-z0-9])?")
 _STATUS = re.compile(r"[a-z_]{1,30}")
 _COUNT = re.compile(rb"[0-9]{1,15}")
-# With a zone: fromisoformat takes more, and less.
+# `fromisoformat` takes much else, and times without a zone.
 _RFC3339 = re.compile(
     r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(?:\.\d{1,6})?(?:[Zz]|[+-]\d\d:\d\d)",
     re.ASCII,
