@@ -23,6 +23,7 @@ from accounts import (
     lifecycle,
     oauth,
     probe,
+    quota_display,
     removal,
     tokens,
     upkeep,
@@ -381,15 +382,17 @@ class AccountAdmin(ListAdmin[Account]):
         if account is None:
             return super().change_view(request, object_id, form_url, extra_context)
         moves = ALLOWED_MOVES[AccountStatus(account.status)]
+        now = timezone.now()
         context = {
             "title": account.name,
             "subtitle": None,
-            "now": timezone.now(),
+            "now": now,
             "can_activate": AccountStatus.ACTIVE in moves,
             "can_deactivate": AccountStatus.INACTIVE in moves,
             "is_oauth": account.kind == AccountKind.OAUTH,
             "must_sign_in": account.kind == AccountKind.OAUTH
             and account.status == AccountStatus.INVALID,
+            "quota": quota_display.readings(account.quota.all(), now),
             "models": cells.model_rows(account.capabilities),
             "events": account.events.all()[:_EVENTS_SHOWN],
             "show_save_and_add_another": False,

@@ -268,7 +268,8 @@ def _matching(asked: dict[str, Any]) -> QuerySet[Account]:
         if asked["ordering"].startswith("-")
         else column.asc(nulls_last=True)
     )
-    return Account.objects.filter(named, **exact).order_by(order, "pk")
+    found = Account.objects.filter(named, **exact).order_by(order, "pk")
+    return found.prefetch_related("quota")
 
 
 def _ask_about(api_key: Secret) -> str:

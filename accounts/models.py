@@ -181,3 +181,33 @@ class OwnedObject(models.Model):
 
     def __str__(self) -> str:
         return self.object_id
+
+
+class QuotaWindow(models.Model):
+    """One of an account's limits, as answers last showed it.
+
+    Written by `quota_sightings`. It decides nothing: it is there to be shown, and
+    `quota_display` says what of it still counts.
+    """
+
+    account = models.ForeignKey(Account, on_delete=models.CASCADE, related_name="quota")
+    name = models.CharField(max_length=40)
+    # Which models share it, if models have limits of their own.
+    model_group = models.CharField(max_length=200, blank=True, default="")
+    utilization = models.FloatField(null=True)
+    limit = models.BigIntegerField(null=True)
+    remaining = models.BigIntegerField(null=True)
+    resets_at = models.DateTimeField(null=True)
+    status = models.CharField(max_length=30, blank=True, default="")
+    seen_at = models.DateTimeField()
+
+    class Meta:
+        constraints: ClassVar = [
+            models.UniqueConstraint(
+                name="quota_window_once_of_an_account",
+                fields=["account", "name", "model_group"],
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return self.name

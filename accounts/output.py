@@ -1,8 +1,12 @@
 """An account as commands and scripts see it."""
 
+from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
+from django.utils import timezone
+
+from accounts import quota_display
 from accounts.models import Account
 
 
@@ -25,6 +29,7 @@ def fields(account: Account) -> dict[str, Any]:
         "last_refresh_at": _iso(account.last_refresh_at),
         "last_refresh_error": account.last_refresh_error,
         "models": _model_ids(account),
+        "quota": _quota(account),
     }
 
 
@@ -33,6 +38,20 @@ def _model_ids(account: Account) -> list[str] | None:
     if account.capabilities is None:
         return None
     return [model["id"] for model in account.capabilities]
+
+
+def _quota(account: Account) -> list[dict[str, Any]]:
+    """Its limits as answers last showed them, as the REST API has them."""
+    return [
+        {
+            **asdict(seen),
+            "model_group": seen.model_group or None,
+            "status": seen.status or None,
+            "resets_at": _iso(seen.resets_at),
+            "seen_at": _iso(seen.seen_at),
+        }
+        for seen in quota_display.quotas(account.quota.all(), timezone.now())
+    ]
 
 
 def _iso(at: datetime | None) -> str | None:

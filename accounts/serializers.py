@@ -2,8 +2,11 @@
 
 from typing import Any
 
+from django.utils import timezone
+from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
+from accounts import quota_display
 from accounts.models import Account, AccountEvent
 from accounts.status import AccountKind, AccountStatus
 from accounts.tokens import Outcome
@@ -91,6 +94,32 @@ class OrganizationSerializer(serializers.Serializer[Account]):
     name = KnownTextField(source="organization_name")
 
 
+class QuotaSerializer(serializers.Serializer[Any]):
+    name = serializers.CharField(
+        read_only=True,
+        help_text="`5h`, `7d`, `requests`, `input-tokens`, as the provider calls it.",
+    )
+    model_group = KnownTextField(
+        help_text="Which models share it; null if it is of all of them."
+    )
+    utilization = serializers.FloatField(
+        read_only=True,
+        allow_null=True,
+        help_text="The part that is used; may pass 1. Null if not known.",
+    )
+    limit = serializers.IntegerField(read_only=True, allow_null=True)
+    remaining = serializers.IntegerField(read_only=True, allow_null=True)
+    resets_at = serializers.DateTimeField(read_only=True, allow_null=True)
+    status = KnownTextField(
+        help_text="`allowed`, `allowed_warning`, `rejected`, or a later word."
+    )
+    is_over = serializers.BooleanField(
+        read_only=True,
+        help_text="It was reset since; what is used now has not been seen.",
+    )
+    seen_at = serializers.DateTimeField(read_only=True)
+
+
 class AccountSerializer(serializers.Serializer[Account]):
     id = serializers.IntegerField(read_only=True)
     name = serializers.CharField(read_only=True)
@@ -110,6 +139,9 @@ class AccountSerializer(serializers.Serializer[Account]):
     capabilities_at = serializers.DateTimeField(
         read_only=True, allow_null=True, help_text="When the models were read."
     )
+    quota = serializers.SerializerMethodField(
+        help_text="Its limits as answers last showed them; empty if none did."
+    )
     last_used_at = serializers.DateTimeField(read_only=True, allow_null=True)
     last_refresh_at = serializers.DateTimeField(read_only=True, allow_null=True)
     last_refresh_error = KnownTextField()
@@ -120,6 +152,11 @@ class AccountSerializer(serializers.Serializer[Account]):
         if account.capabilities is None:
             return None
         return [model["id"] for model in account.capabilities]
+
+    @extend_schema_field(QuotaSerializer(many=True))
+    def get_quota(self, account: Account) -> Any:
+        seen = quota_display.quotas(account.quota.all(), timezone.now())
+        return QuotaSerializer(seen, many=True).data
 
 
 class AccountDetailSerializer(AccountSerializer):

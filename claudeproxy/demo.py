@@ -23,7 +23,8 @@ import httpx
 from claudeproxy import process, terminal
 from claudeproxy.sandbox.server import SandboxServer
 
-ACCOUNTS = ("ada", "grace", "edsger")
+ACCOUNTS = ("ada", "grace", "edsger")  # with API keys
+PERSON = "dorothy"  # who signed in
 _START_SECONDS = 30.0
 _MODEL = "claude-sonnet-5-5"
 
@@ -77,12 +78,12 @@ def run(base_dir: Path, data_dir: Path, *, port: int, oneshot: bool, say: Say) -
     data_dir.mkdir(mode=0o700, parents=True)
     with contextlib.suppress(KeyboardInterrupt), SandboxServer() as sandbox:
         say(f"Sandbox upstream on {sandbox.url} (no model behind it).")
-        manage = Manage(base_dir / "manage.py", _environment(data_dir, sandbox.url))
+        manage = Manage(base_dir / "manage.py", _environment(data_dir, sandbox))
         gateway_url = f"http://127.0.0.1:{port}"
         say(f"Making the database and starting the gateway on {gateway_url} ...")
         with _serving(manage, port, data_dir) as gateway:
             _wait_until(gateway, gateway_url, {"unhealthy"})  # up, without accounts
-            key = _prepare(manage, say)
+            key = _prepare(manage, sandbox, say)
             _wait_until(gateway, gateway_url, {"healthy"})
             _converse(gateway_url, key, say)
             say("")
@@ -91,12 +92,15 @@ def run(base_dir: Path, data_dir: Path, *, port: int, oneshot: bool, say: Say) -
                 _stay(gateway_url, key, data_dir, say)
 
 
-def _environment(data_dir: Path, upstream_url: str) -> dict[str, str]:
+def _environment(data_dir: Path, sandbox: SandboxServer) -> dict[str, str]:
     return {
         **os.environ,
         "DATA_DIR": str(data_dir),
         "DATABASE_URL": "",
-        "UPSTREAM_BASE_URL": upstream_url,
+        "UPSTREAM_BASE_URL": sandbox.url,
+        "OAUTH_CLIENT_ID": sandbox.sandbox.oauth.client_id,
+        "OAUTH_AUTHORIZE_URL": f"{sandbox.url}/oauth/authorize",
+        "OAUTH_TOKEN_URL": f"{sandbox.url}/v1/oauth/token",
         "WEB_WORKERS": "1",
     }
 
@@ -119,15 +123,26 @@ def _serving(
             it.wait()
 
 
-def _prepare(manage: Manage, say: Say) -> str:
+def _prepare(manage: Manage, sandbox: SandboxServer, say: Say) -> str:
     """Add the accounts and make a client key, side by side; return the key."""
-    say(f"Adding the accounts {', '.join(ACCOUNTS)} and making a client key ...")
+    names = ", ".join((*ACCOUNTS, PERSON))
+    say(f"Adding the accounts {names} and making a client key ...")
     making = manage.begin_json("create_client_key", "demo")
     adding = [
         manage.begin_json("add_account", name, "--kind", "api_key") for name in ACCOUNTS
     ]
+    signing_in = manage.begin_json(
+        *("add_account", PERSON, "--kind", "oauth", "--from-json", "-")
+    )
     for name, command in zip(ACCOUNTS, adding, strict=True):
         command.read(f"sk-sandbox-{name}\n")
+    pair = sandbox.sandbox.oauth.issue(PERSON)
+    tokens = {
+        "access_token": pair.access_token,
+        "refresh_token": pair.refresh_token,
+        "expires_at": pair.expires_at.isoformat(),
+    }
+    signing_in.read(json.dumps(tokens))
     return str(making.read()["key"])
 
 

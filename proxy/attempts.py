@@ -10,13 +10,14 @@ import random
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from http import HTTPStatus
 from time import monotonic
 
 from accounts.pool import PooledAccount
 from accounts.status import AccountKind
 from claudeproxy.conf import conf
 from claudeproxy.errors import ClaudeProxyError
-from proxy import errors, gate, headers, outcomes, retry, selection
+from proxy import errors, gate, headers, model_groups, outcomes, retry, selection
 from proxy.asks import Ask, Failed, Pin, Served
 from proxy.errors import Stage, UpstreamError, UpstreamTimeoutError
 from proxy.handler import GatewayRequest
@@ -148,6 +149,7 @@ class Attempts:
         )
         reply = await self.request.gateway.upstream.open(outgoing)
         self.reply = reply
+        self._note_quota(account, reply)
         self.request.resources.push_async_callback(reply.aclose)
         return reply
 
@@ -476,6 +478,17 @@ class Attempts:
     def _note_choice(self, account: PooledAccount) -> None:
         self.request.record.account = account
         self.request.admission.note_account(account.name)
+
+    def _note_quota(self, account: PooledAccount, reply: UpstreamReply) -> None:
+        """Keep what the answer shows of the account's limits."""
+        # Other errors need not come from where limits are known.
+        if reply.status < 400 or reply.status == HTTPStatus.TOO_MANY_REQUESTS:
+            model, group = self.ask.facts.model, None
+            if not self.ask.endpoint.has_own_limits:
+                group = model_groups.group_of(model) if model else ""
+            self.request.gateway.quotas.note(
+                account.id, reply.headers, datetime.now(UTC), model_group=group
+            )
 
 
 def _gave_up() -> ClaudeProxyError:

@@ -9,12 +9,13 @@ from functools import partial
 from typing import TypeAlias, cast
 
 import structlog
-from django.db import DatabaseError, Error
+from django.db import Error, InterfaceError, OperationalError
 
 from accounts import activity as activity_store
-from accounts import verdicts
+from accounts import quota_sightings, verdicts
 from accounts.activity import Activity
 from accounts.pool import PooledAccount
+from accounts.quota_sightings import Sightings
 from claudeproxy import db
 from claudeproxy.conf import conf
 from proxy import selection
@@ -41,6 +42,7 @@ _log = structlog.get_logger(__name__)
 CutBy: TypeAlias = type[DrainingError] | type[RevokedError]
 
 _ACTIVITY_SECONDS = 5.0
+_QUOTA_SECONDS = 3.0
 # Until the snapshot shows what was written of an account.
 _BRIDGE = timedelta(seconds=5)
 
@@ -69,6 +71,7 @@ class Gateway:
     catalogue: Catalogue
     affinity: Affinity = field(default_factory=Affinity)
     activity: Activity = field(default_factory=Activity)
+    quotas: Sightings = field(default_factory=Sightings)
     policy: Policy = field(default_factory=Policy)
     benches: Benches = field(default_factory=Benches)
     budget: Budget = field(default_factory=Budget)
@@ -266,6 +269,15 @@ async def _write_activity(activity: Activity) -> None:
         await db.run(partial(activity_store.write, due))
 
 
+async def _write_quotas(quotas: Sightings) -> None:
+    if taken := quotas.take():
+        try:
+            await db.run(partial(quota_sightings.write, taken))
+        except (OperationalError, InterfaceError):
+            quotas.put_back(taken)  # the database is away; anything else would stay
+            raise
+
+
 @contextlib.asynccontextmanager
 async def running() -> AsyncIterator[Gateway]:
     """Open a worker's gateway on the running loop; close it when the context ends."""
@@ -278,17 +290,20 @@ async def running() -> AsyncIterator[Gateway]:
             limiter=limiter.from_settings(),
         )
         keep_activity = partial(_write_activity, opened.activity)
+        keep_quotas = partial(_write_quotas, opened.quotas)
         async with (
             ledger.running() as opened.ledger,
             snapshot.kept_fresh(),
             repeated(keep_activity, seconds=_ACTIVITY_SECONDS),
+            repeated(keep_quotas, seconds=_QUOTA_SECONDS),
             repeated(opened.limiter.step, seconds=limiter.INTERVAL_SECONDS),
         ):
             yield opened
             await opened.settle()
         await opened.limiter.aclose()
         # What was used since the last time; a database that is away loses little.
-        with contextlib.suppress(DatabaseError):
+        with contextlib.suppress(Error):
             await keep_activity()
+            await keep_quotas()
     finally:
         await upstream.aclose()

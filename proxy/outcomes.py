@@ -16,6 +16,7 @@ from typing import Any
 
 import msgspec
 
+from accounts.quota import UNIFIED, unix_time
 from accounts.status import AccountKind
 from proxy.errors import (
     MalformedReplyError,
@@ -108,7 +109,6 @@ LONGEST = timedelta(days=32)
 # How long it is remembered that an account lacks a model.
 LACK_PERIOD = timedelta(hours=1)
 
-_UNIFIED = b"anthropic-ratelimit-unified-"
 _SPENT_CODES = frozenset(
     {
         "enforced_spend_limit_reached",
@@ -295,7 +295,7 @@ def _judge_429(
     if code in _SPENT_CODES:
         return _spent("spend limit reached", now + limit_default)
     after = retry_after(answer.headers, now)
-    unified = first(answer.headers, _UNIFIED + b"status")
+    unified = first(answer.headers, UNIFIED + b"status")
     if unified == b"rejected":
         return _judge_unified(answer.headers, after, now, limit_default)
     if "long context" in said or "extra usage" in said:
@@ -329,13 +329,13 @@ def _judge_429(
 def _judge_unified(
     headers: Headers, after: timedelta | None, now: datetime, limit_default: timedelta
 ) -> Judgement:
-    overage = first(headers, _UNIFIED + b"overage-status") or b""
+    overage = first(headers, UNIFIED + b"overage-status") or b""
     if overage.startswith(b"allowed"):
         # The plan is spent but paid usage goes on: this was a throttle.
         return _cool(_THROTTLED, now + (after or THROTTLE), after)
-    until = _unix_time(first(headers, _UNIFIED + b"reset"), now)
+    until = _end(unix_time(first(headers, UNIFIED + b"reset")), now)
     until = until or now + (limit_default if after is None else after)
-    claim = first(headers, _UNIFIED + b"representative-claim") or b""
+    claim = first(headers, UNIFIED + b"representative-claim") or b""
     if line := _LINE_CLAIMS.get(claim):
         return Judgement(
             *(Blame.ACCOUNT, f"{line} limit spent", Effect.COOL_LINE, Step.HOP),
@@ -422,9 +422,5 @@ def _bounded(span: timedelta) -> timedelta:
     return max(timedelta(), min(LONGEST, span))
 
 
-def _unix_time(raw: bytes | None, now: datetime) -> datetime | None:
-    try:
-        at = datetime.fromtimestamp(float(raw or b""), UTC)
-    except (ValueError, OverflowError, OSError):
-        return None
-    return min(at, now + LONGEST) if at > now else None
+def _end(at: datetime | None, now: datetime) -> datetime | None:
+    return min(at, now + LONGEST) if at and at > now else None

@@ -3,11 +3,13 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import NamedTuple
 
 from django.db.models import F, Min
 
-from accounts import upkeep
+from accounts import quota_display, upkeep
 from accounts.models import Account, AccountEvent
+from accounts.quota_display import Reading
 from accounts.status import AccountKind, AccountStatus, health_of
 
 _ACCOUNTS_SHOWN = 20
@@ -55,6 +57,13 @@ class AccountNotices:
         return bool(self.invalid or self.troubled or self.limited or self.retired)
 
 
+class AccountLine(NamedTuple):
+    """An account, and the most important of its limits as they were seen."""
+
+    account: Account
+    quota: tuple[Reading, ...]
+
+
 @dataclass(frozen=True)
 class AccountsPanel:
     health: Health
@@ -62,7 +71,7 @@ class AccountsPanel:
     next_limit_ends_at: datetime | None
     counts: tuple[StatusCount, ...]
     total: int
-    first: tuple[Account, ...]
+    first: tuple[AccountLine, ...]
     not_shown: int
     events: tuple[AccountEvent, ...]
     may_add: bool
@@ -73,7 +82,11 @@ def load(now: datetime, *, may_add: bool, may_change: bool) -> AccountsPanel:
     """Gather the panel, in as many queries for many accounts as for one."""
     counts = Account.objects.count_by_status()
     total = sum(counts.values())
-    first = tuple(Account.objects.most_urgent_first()[:_ACCOUNTS_SHOWN])
+    shown = Account.objects.most_urgent_first().prefetch_related("quota")
+    first = tuple(
+        AccountLine(account, quota_display.brief(account.quota.all(), now))
+        for account in shown[:_ACCOUNTS_SHOWN]
+    )
     return AccountsPanel(
         health=judge(Account.objects.usable(now).count(), counts),
         notices=_load_notices(now),

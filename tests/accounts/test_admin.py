@@ -358,6 +358,40 @@ def test_change_says_when_an_access_token_ends(admin_client: Client) -> None:
     assert "in 1 hour, 30 minutes" in shown
 
 
+def test_change_shows_all_limits_that_were_seen(admin_client: Client) -> None:
+    account = make_account("ada")
+    assert "Nothing so far. What answers say" in text(admin_client.get(page(account)))
+    now = timezone.now()
+    account.quota.create(
+        name="input-tokens",
+        model_group="Opus 4.5 to 4.8",
+        utilization=0.25,
+        limit=1000,
+        remaining=750,
+        resets_at=now + timedelta(minutes=1),
+        seen_at=now,
+    )
+    account.quota.create(
+        name="7d_opus", utilization=1.2, status="rejected", seen_at=now
+    )
+    account.quota.create(name="5h", utilization=0.5, resets_at=now, seen_at=now)
+    shown = " ".join(text(admin_client.get(page(account))).replace("\xa0", " ").split())
+    assert "input tokens Opus 4.5 to 4.8 25 % 750 of 1,000" in shown
+    assert "7 d, Opus 120 % not known spent not known" in shown
+    assert "5 h reset, not seen since" in shown
+
+
+def test_change_takes_as_many_queries_for_many_limits_as_for_one(
+    admin_client: Client,
+) -> None:
+    account = make_account("ada")
+    account.quota.create(name="5h", seen_at=timezone.now())
+    before = count_queries(admin_client, page(account))
+    for number in range(9):
+        account.quota.create(name=f"{number}d", seen_at=timezone.now())
+    assert count_queries(admin_client, page(account)) == before
+
+
 def test_change_takes_as_many_queries_for_many_events_as_for_one(
     admin_client: Client,
 ) -> None:

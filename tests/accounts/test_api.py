@@ -14,7 +14,12 @@ from django.utils import timezone
 from structlog.testing import capture_logs
 
 from accounts import lifecycle
-from accounts.models import Account, AccountEvent, PendingAuthorization
+from accounts.models import (
+    Account,
+    AccountEvent,
+    PendingAuthorization,
+    QuotaWindow,
+)
 from accounts.status import AccountKind, AccountStatus
 from claudeproxy.crypto import Secret
 from clients.models import ClientKeyRole
@@ -36,6 +41,7 @@ FIELDS = {
     "holder_name",
     "models",
     "capabilities_at",
+    "quota",
     "last_used_at",
     "last_refresh_at",
     "last_refresh_error",
@@ -134,6 +140,41 @@ def test_what_is_not_known_is_null(api):
 
     assert {name for name in shown if shown[name] is None} == unknown
     assert shown["organization"] == {"uuid": None, "name": None}
+
+
+def test_what_was_seen_of_its_limits_is_shown(api):
+    account = make_account()
+    now = timezone.now()
+    QuotaWindow.objects.create(
+        account=account, name="7d", utilization=0.81, status="allowed", seen_at=now
+    )
+    QuotaWindow.objects.create(
+        account=account,
+        name="requests",
+        model_group="Opus 4.5 to 4.8",
+        utilization=0.25,
+        limit=1000,
+        remaining=750,
+        resets_at=now - HOUR,
+        seen_at=now - HOUR,
+    )
+    plan, bucket = api.get(f"/api/accounts/{account.pk}").json()["quota"]
+
+    assert plan.pop("seen_at") is not None
+    assert plan == {
+        "name": "7d",
+        "model_group": None,
+        "utilization": 0.81,
+        "limit": None,
+        "remaining": None,
+        "resets_at": None,
+        "status": "allowed",
+        "is_over": False,
+    }
+    # It was reset since: what was used then says nothing.
+    assert (bucket["limit"], bucket["is_over"]) == (1000, True)
+    assert bucket["utilization"] is bucket["remaining"] is bucket["status"] is None
+    assert bucket["model_group"] == "Opus 4.5 to 4.8"
 
 
 def test_the_list_shows_the_same_fields(api):

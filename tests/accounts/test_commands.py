@@ -90,6 +90,7 @@ def test_json_says_what_was_added_without_the_key(run):
         "last_refresh_at": None,
         "last_refresh_error": "",
         "models": [model["id"] for model in account.capabilities],
+        "quota": [],
     }
     assert fields["models"]
     assert KEY not in printed

@@ -96,6 +96,7 @@ def _make_accounts(now: datetime) -> list[Account]:
         for name in ("Ada", "Grace")
     ]
     key = make_account("console key", last_used_at=now - timedelta(minutes=3))
+    _see_limits(plans[0], plans[1], key, now)
     old = make_account("key of last year", status=AccountStatus.INACTIVE)
     for account in (*plans, key, old):
         lifecycle.record_added(account, actor="admin", now=now - timedelta(days=9))
@@ -107,6 +108,29 @@ def _make_accounts(now: datetime) -> list[Account]:
         now=now - timedelta(minutes=11),
     )
     return [*plans, key]
+
+
+def _see_limits(ada: Account, grace: Account, key: Account, now: datetime) -> None:
+    hour, seen = timedelta(hours=1), {"seen_at": now}
+    spans = (("5h", 0.42, hour), ("7d", 0.81, 70 * hour), ("7d_opus", 1.0, 70 * hour))
+    for name, used, left in spans:
+        ada.quota.create(name=name, utilization=used, resets_at=now + left, **seen)
+    grace.quota.create(
+        name="5h",
+        utilization=0.98,
+        status="rejected",
+        resets_at=now - hour / 4,
+        seen_at=now - hour,
+    )
+    key.quota.create(
+        name="input-tokens",
+        model_group="Sonnet 4.x",
+        utilization=0.2,
+        limit=450_000,
+        remaining=360_000,
+        resets_at=now + hour / 60,
+        **seen,
+    )
 
 
 def _requests(

@@ -189,12 +189,40 @@ def test_overview_names_how_many_accounts_it_leaves_out(admin_client: Client) ->
 
 
 @pytest.mark.django_db
+def test_overview_shows_what_was_seen_of_limits(admin_client: Client) -> None:
+    now = timezone.now()
+    account = make_account()
+    account.quota.create(
+        name="5h",
+        utilization=0.42,
+        resets_at=now + timedelta(minutes=80, seconds=30),
+        seen_at=now - timedelta(minutes=25),
+    )
+    account.quota.create(
+        name="7d", utilization=0.97, resets_at=now - timedelta(minutes=1), seen_at=now
+    )
+    shown = " ".join(text(admin_client.get(INDEX)).replace("\xa0", " ").split())
+
+    assert "5 h: 42 % resets in 1 hour, 20 minutes seen 25 minutes ago" in shown
+    assert "7 d: reset, not seen since" in shown
+    assert "97 %" not in shown
+
+
+@pytest.mark.django_db
+def test_overview_shows_no_limits_that_nobody_saw(admin_client: Client) -> None:
+    make_account()
+
+    assert "nothing so far" in text(admin_client.get(INDEX))
+
+
+@pytest.mark.django_db
 def test_overview_takes_as_many_queries_for_many_rows_as_for_one(
     admin_client: Client,
 ) -> None:
     def grow(rows: range) -> None:
         for number in rows:
             account = make_account(f"account {number}")
+            account.quota.create(name="5h", seen_at=timezone.now())
             lifecycle.record_added(account, actor="admin", now=NOW)
             make_client_key(f"key {number}")
 

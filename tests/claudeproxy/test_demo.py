@@ -44,12 +44,13 @@ def test_the_demo_streams_an_answer_takes_turns_and_leaves_nothing_behind(tmp_pa
     assert demo.returncode == 0, errors
     assert "One streamed message" in output
     answering = re.findall(r"Account (\w+) answered", output)
-    assert answering == ["ada", "grace", "edsger", "ada", "grace"]
-    rows = [line.split() for line in output.splitlines()[-3:]]
+    assert answering == ["ada", "grace", "edsger", "dorothy", "ada"]
+    rows = [line.split() for line in output.splitlines()[-4:]]
     assert sorted(rows) == [
         ["ada", "api_key", "active", "2"],
+        ["dorothy", "oauth", "active", "1"],
         ["edsger", "api_key", "active", "1"],
-        ["grace", "api_key", "active", "2"],
+        ["grace", "api_key", "active", "1"],
     ]
     assert not processes_of(tmp_path)
     assert real_database.read_bytes() == b"an operator's"

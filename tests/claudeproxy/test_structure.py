@@ -25,6 +25,8 @@ MODULES = sorted(
 )
 # Decide, and touch neither database nor network nor clock.
 PURE = (
+    "accounts.quota",
+    "accounts.quota_display",
     "accounts.status",
     "claudeproxy.charts",
     "claudeproxy.dashboard.spans",

@@ -4,9 +4,9 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from django.db import connection
+from django.db import DataError, OperationalError, connection
 
-from accounts.models import Account
+from accounts.models import Account, QuotaWindow
 from accounts.status import AccountStatus
 from claudeproxy import db
 from proxy import gateway
@@ -199,6 +199,71 @@ async def test_a_worker_stops_well_without_a_database():
         await db.run(lambda: rename("away", "accounts_account"))
 
     assert await last_use() is None
+
+
+PLAN = [(b"anthropic-ratelimit-unified-5h-utilization", b"0.42")]
+
+
+def note_quota(opened, account):
+    opened.quotas.note(account.pk, PLAN, datetime.now(UTC), model_group="")
+
+
+async def used():
+    windows = QuotaWindow.objects.values_list("utilization", flat=True)
+    return await db.run(lambda: list(windows.all()))
+
+
+@pytest.mark.django_db(transaction=True)
+async def test_a_quota_is_written_down_while_the_worker_runs(monkeypatch):
+    monkeypatch.setattr(gateway, "_QUOTA_SECONDS", 0.01)
+    account = await db.run(make_account)
+    async with gateway.running() as opened:
+        note_quota(opened, account)
+        async with asyncio.timeout(5):
+            while await used() != [0.42]:  # noqa: ASYNC110  # nobody can tell it
+                await asyncio.sleep(0.01)
+
+
+@pytest.mark.django_db(transaction=True)
+async def test_a_quota_is_written_down_when_the_worker_stops():
+    account = await db.run(make_account)
+    async with gateway.running() as opened:
+        note_quota(opened, account)
+
+    assert await used() == [0.42]
+
+
+@pytest.mark.django_db(transaction=True)
+async def test_a_quota_waits_for_a_database_that_is_away(monkeypatch):
+    def refuse(work):
+        raise OperationalError("away")
+
+    account = await db.run(make_account)
+    async with gateway.running() as opened:
+        note_quota(opened, account)
+        with monkeypatch.context() as patch:
+            patch.setattr(db, "run", refuse)
+            with pytest.raises(OperationalError):
+                await gateway._write_quotas(opened.quotas)
+        await gateway._write_quotas(opened.quotas)
+
+        assert await used() == [0.42]
+
+
+@pytest.mark.django_db(transaction=True)
+async def test_a_quota_that_cannot_be_stored_is_not_tried_for_ever(monkeypatch):
+    def refuse(work):
+        raise DataError("no such character")
+
+    account = await db.run(make_account)
+    async with gateway.running() as opened:
+        note_quota(opened, account)
+        with monkeypatch.context() as patch:
+            patch.setattr(db, "run", refuse)
+            with pytest.raises(DataError):
+                await gateway._write_quotas(opened.quotas)
+
+        assert opened.quotas.take() == []
 
 
 # --- what accounts bear
