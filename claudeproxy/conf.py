@@ -3,6 +3,7 @@
 from datetime import timedelta
 from pathlib import Path
 from typing import Literal, cast
+from zoneinfo import ZoneInfo
 
 from django.conf import settings
 
@@ -25,6 +26,11 @@ class Conf:
     @property
     def web_workers(self) -> int:
         return settings.WEB_WORKERS
+
+    @property
+    def operator_time_zone(self) -> ZoneInfo:
+        """What pages for people tell time in; everything else is UTC."""
+        return settings.OPERATOR_TIME_ZONE
 
     @property
     def encryption_keys(self) -> list[str]:

@@ -1,0 +1,32 @@
+"""Days that begin when somebody's do, not with those of UTC; pure.
+
+Sums of days are kept by UTC. A report by other days takes their hours one day after the
+other, and needs to know which hours are whose.
+"""
+
+from bisect import bisect_right
+from dataclasses import dataclass
+from datetime import UTC, datetime, time
+from itertools import pairwise
+
+
+@dataclass(frozen=True, slots=True)
+class Days:
+    """Days by the whole hours in which they begin, in order.
+
+    A report by them begins with the first, and ends with the last.
+    """
+
+    starts: tuple[datetime, ...]
+
+    @property
+    def are_of_utc(self) -> bool:
+        return all(start.astimezone(UTC).time() == time() for start in self.starts)
+
+    def start_of(self, at: datetime) -> datetime:
+        """When the day of this moment began."""
+        return self.starts[max(bisect_right(self.starts, at) - 1, 0)]
+
+    def spans(self, end: datetime) -> list[tuple[datetime, datetime]]:
+        """When each of them begins and ends."""
+        return list(pairwise([*self.starts, end]))
