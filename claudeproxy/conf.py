@@ -1,9 +1,8 @@
 """Typed access to the gateway's own settings; `settings.py` reads them once."""
 
-from datetime import timedelta
+from datetime import timedelta, tzinfo
 from pathlib import Path
 from typing import Literal, cast
-from zoneinfo import ZoneInfo
 
 from django.conf import settings
 
@@ -28,7 +27,7 @@ class Conf:
         return settings.WEB_WORKERS
 
     @property
-    def operator_time_zone(self) -> ZoneInfo:
+    def operator_time_zone(self) -> tzinfo:
         """What pages for people tell time in; everything else is UTC."""
         return settings.OPERATOR_TIME_ZONE
 

@@ -9,7 +9,7 @@ import io
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import UTC, timedelta, tzinfo
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar
@@ -119,8 +119,9 @@ class Environment:
     def choice(self, name: str, default: str, choices: tuple[str, ...]) -> str:
         return self.read(name, lambda raw: _parse_choice(raw, choices), default)
 
-    def time_zone(self, name: str, default: str) -> ZoneInfo:
-        return self.read(name, _parse_time_zone, ZoneInfo(default))
+    def time_zone(self, name: str) -> tzinfo:
+        utc: tzinfo = UTC
+        return self.read(name, _parse_time_zone, utc)
 
     def database(self, name: str, default: str) -> dict[str, Any]:
         return self.read(name, _parse_database, _parse_database(default))
@@ -161,7 +162,9 @@ def _parse_choice(raw: str, choices: tuple[str, ...]) -> str:
     return raw
 
 
-def _parse_time_zone(raw: str) -> ZoneInfo:
+def _parse_time_zone(raw: str) -> tzinfo:
+    if raw == "UTC":
+        return UTC  # which needs no list of zones
     try:
         # Some directories of zones hold what has no name of its own: the machine's own
         # zone, and clocks that count leap seconds.

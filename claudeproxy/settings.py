@@ -99,10 +99,10 @@ TEMPLATES = [
 LANGUAGE_CODE = "en"
 USE_I18N = False
 USE_TZ = True
-# Django's own stays UTC, whatever the operator's is: it would move schedules and logs
-# too. `claudeproxy.operator_time` puts pages into the operator's (ADR 16).
+# Django's own stays UTC, whatever the operator's is: it would move schedules and the
+# REST API too. `claudeproxy.operator_time` puts pages into the operator's (ADR 16).
 TIME_ZONE = "UTC"
-OPERATOR_TIME_ZONE = environment.time_zone("TIME_ZONE", "UTC")
+OPERATOR_TIME_ZONE = environment.time_zone("TIME_ZONE")
 FORMAT_MODULE_PATH = "claudeproxy.formats"
 
 STATIC_URL = "static/"

@@ -1,5 +1,5 @@
-from datetime import timedelta
-from zoneinfo import ZoneInfo
+import zoneinfo
+from datetime import UTC, timedelta
 
 import pytest
 
@@ -42,7 +42,18 @@ def test_a_flag_is_read(environment, monkeypatch, raw, expected):
 def test_a_time_zone_is_read(environment, monkeypatch, raw):
     monkeypatch.setenv("T", raw)
 
-    assert environment.time_zone("T", "UTC") == ZoneInfo(raw.strip())
+    assert str(environment.time_zone("T")) == raw.strip()
+    assert environment.problems == []
+
+
+def test_utc_needs_no_list_of_zones(environment, monkeypatch):
+    monkeypatch.setenv("T", "UTC")
+    zoneinfo.reset_tzpath(to=())
+    try:
+        assert environment.time_zone("T") is UTC
+    finally:
+        zoneinfo.reset_tzpath()
+
     assert environment.problems == []
 
 
@@ -68,7 +79,7 @@ def test_a_time_zone_that_is_not_known_is_noted_with_an_example(
 ):
     monkeypatch.setenv("T", raw)
 
-    assert environment.time_zone("T", "UTC") == ZoneInfo("UTC")
+    assert environment.time_zone("T") is UTC
     message = only_problem(environment).message
     assert message.startswith(f"{raw!r} is no time zone")
     assert message.endswith(f"such as {example}")
