@@ -20,6 +20,7 @@ from django.urls import reverse
 from django.utils import timezone
 
 from accounts.models import Account, AccountEvent
+from claudeproxy.dashboard import usage_panel
 from clients.models import ClientKey, ClientKeyRole
 from tests.claudeproxy.test_admin import text
 from tests.claudeproxy.test_settings import environment, read, start
@@ -143,6 +144,62 @@ def test_a_request_is_priced_by_its_day_in_utc(admin_client: Client) -> None:
     shown = text(admin_client.get(page_of(RequestRow.objects.get())))
     assert "per million" in shown
     assert "$99 per million" not in shown
+
+
+# --- charts
+
+
+def bars_of(zone: str, span: str, now: datetime) -> tuple[dict[str, str], str]:
+    """The numbers below the chart of requests by their names, and the figure of all."""
+    with timezone.override(ZoneInfo(zone)):
+        root = User(username="root", is_superuser=True, is_active=True)
+        panel = usage_panel.load(root, span=span, now=now)
+    assert panel is not None
+    chart = next(it for it in panel.charts if it.id == "requests")
+    return {row.name: row.cells[-1] for row in chart.rows}, panel.tiles[0].exact
+
+
+def serve_hourly(first: datetime, count: int) -> None:
+    for number in range(count):
+        serve(f"req_{number}", first + number * HOUR + timedelta(minutes=20))
+    rollups.roll_up(seconds=5)
+
+
+def test_the_hour_that_comes_twice_has_two_bars() -> None:
+    serve_hourly(datetime(2026, 10, 24, 22, tzinfo=UTC), 6)
+    shown, _ = bars_of("Europe/Berlin", "24h", datetime(2026, 10, 25, 4, tzinfo=UTC))
+    assert len(shown) == 24
+    assert [name for name, number in shown.items() if number == "1"] == [
+        "2026-10-25 00:00 CEST",
+        "2026-10-25 01:00 CEST",
+        "2026-10-25 02:00 CEST",
+        "2026-10-25 02:00 CET",
+        "2026-10-25 03:00 CET",
+        "2026-10-25 04:00 CET",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("zone", "day", "hours"),
+    [
+        ("Europe/Berlin", "2026-03-29", 23),
+        ("Europe/Berlin", "2026-10-25", 25),
+        ("America/New_York", "2026-03-08", 23),
+        ("America/New_York", "2026-11-01", 25),
+        ("Asia/Kolkata", "2026-10-25", 24),
+        ("Australia/Lord_Howe", "2026-04-05", 25),  # 24.5 on the clock
+        ("Australia/Lord_Howe", "2026-10-04", 23),  # 23.5
+        ("UTC", "2026-10-25", 24),
+    ],
+)
+def test_a_bar_is_a_day_of_the_zone(zone: str, day: str, hours: int) -> None:
+    noon = datetime.fromisoformat(f"{day}T12:00").replace(tzinfo=ZoneInfo(zone))
+    first = noon.astimezone(UTC).replace(minute=0) - 48 * HOUR
+    serve_hourly(first, 96)
+    shown, total = bars_of(zone, "7d", noon + timedelta(days=2))
+    assert shown[day] == str(hours)
+    assert sum(int(number) for number in shown.values()) == 96
+    assert total == "96"
 
 
 # --- what is typed and chosen
