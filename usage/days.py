@@ -6,8 +6,10 @@ other, and needs to know which hours are whose.
 
 from bisect import bisect_right
 from dataclasses import dataclass
-from datetime import UTC, datetime, time
+from datetime import UTC, datetime, time, timedelta
 from itertools import pairwise
+
+_DAY = timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,9 +21,11 @@ class Days:
 
     starts: tuple[datetime, ...]
 
-    @property
-    def are_of_utc(self) -> bool:
-        return all(start.astimezone(UTC).time() == time() for start in self.starts)
+    def are_of_utc(self, end: datetime) -> bool:
+        """Whether they are those of UTC, if the last one ends so."""
+        is_short = end - self.starts[-1] <= _DAY
+        midnights = (start.astimezone(UTC).time() == time() for start in self.starts)
+        return is_short and all(midnights)
 
     def start_of(self, at: datetime) -> datetime:
         """When the day of this moment began."""

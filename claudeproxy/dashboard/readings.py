@@ -58,7 +58,7 @@ def _step_of(span: Span) -> By | Days:
         return By.HOUR
     days = Days(span.buckets.starts)
     # For these there are sums.
-    return By.DAY if days.are_of_utc else days
+    return By.DAY if days.are_of_utc(span.until) else days
 
 
 def _read_total(since: datetime, until: datetime, only: Only) -> Totals:

@@ -202,6 +202,14 @@ def test_a_bar_is_a_day_of_the_zone(zone: str, day: str, hours: int) -> None:
     assert total == "96"
 
 
+def test_the_last_hour_of_a_long_day_that_began_with_one_of_utc_is_seen() -> None:
+    # Clocks in the Azores go back from UTC itself.
+    serve_hourly(datetime(2026, 10, 25, tzinfo=UTC), 25)
+    now = datetime(2026, 10, 26, 0, 30, tzinfo=UTC)
+    shown, total = bars_of("Atlantic/Azores", "7d", now)
+    assert (shown["2026-10-25"], total) == ("25", "25")
+
+
 # --- what is typed and chosen
 
 

@@ -63,12 +63,16 @@ def test_a_moment_is_in_the_day_that_began_last() -> None:
         ("Europe/London", datetime(2026, 1, 20, 12, tzinfo=UTC), True),
         ("Europe/London", MOMENTS[4], False),
         ("Europe/Berlin", MOMENTS[4], False),
+        # There, midnight is that of UTC until clocks go back on the last day.
+        ("Atlantic/Azores", MOMENTS[4] - DAY, False),
+        ("Atlantic/Azores", MOMENTS[4] - 2 * DAY, True),
     ],
 )
 def test_days_that_begin_with_those_of_utc_are_known(
     zone: str, noon: datetime, are_of_utc: bool
 ) -> None:
-    assert days_until(noon, zone)[0].are_of_utc is are_of_utc
+    days, until = days_until(noon, zone)
+    assert days.are_of_utc(until) is are_of_utc
 
 
 # --- reports
