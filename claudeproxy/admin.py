@@ -5,6 +5,7 @@ from functools import partial
 from typing import Any
 
 from django.contrib.admin import AdminSite, ModelAdmin
+from django.contrib.auth.models import User
 from django.db.models import Model
 from django.http import HttpRequest
 from django.template.response import TemplateResponse
@@ -37,11 +38,14 @@ class GatewayAdminSite(AdminSite):
         """Register pages as Django does, but those of the jobs as we want them.
 
         django-q2 registers pages on which everything can be edited; its models get
-        ours, whichever of the two is imported first.
+        ours, whichever of the two is imported first. When somebody logged in last is a
+        fact; and a field to type it in would not say in which time zone it is.
         """
         if isinstance(model_or_iterable, type):
             model_or_iterable = [model_or_iterable]
         for model in model_or_iterable:
+            if model is User:
+                options = {**options, "readonly_fields": ("last_login", "date_joined")}
             super().register(model, JOB_PAGES.get(model, admin_class), **options)
 
     def get_urls(self) -> list[URLPattern | URLResolver]:

@@ -447,6 +447,8 @@ def _is_on(at: datetime, step: Step, stride: int) -> bool:
     """Whether a time is one of the round ones, *stride* steps apart."""
     if step == Step.DAY:
         return at.toordinal() % stride == 0
+    if at.fold:
+        return False  # an hour that comes twice is named once
     if stride < 24:
         return at.hour % stride == 0
     return at.hour == 0 and at.toordinal() % (stride // 24) == 0

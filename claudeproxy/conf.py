@@ -1,6 +1,6 @@
 """Typed access to the gateway's own settings; `settings.py` reads them once."""
 
-from datetime import timedelta
+from datetime import timedelta, tzinfo
 from pathlib import Path
 from typing import Literal, cast
 
@@ -25,6 +25,11 @@ class Conf:
     @property
     def web_workers(self) -> int:
         return settings.WEB_WORKERS
+
+    @property
+    def operator_time_zone(self) -> tzinfo:
+        """What pages for people tell time in; everything else is UTC."""
+        return settings.OPERATOR_TIME_ZONE
 
     @property
     def encryption_keys(self) -> list[str]:

@@ -9,9 +9,11 @@ import io
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import UTC, timedelta, tzinfo
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar
+from zoneinfo import ZoneInfo, available_timezones
 
 import environ
 
@@ -24,6 +26,7 @@ _BLANK = re.compile(r"\s*(?:#.*)?")
 _ASSIGNMENT = re.compile(r"(?:export )?[A-Za-z_0-9]+=[^\0]*")
 # Beyond any use, and what clocks and timeouts everywhere can still count.
 _LONGEST = "366d"
+_NAMELESS = {"localtime", "Factory"}
 
 
 @dataclass(frozen=True)
@@ -116,6 +119,10 @@ class Environment:
     def choice(self, name: str, default: str, choices: tuple[str, ...]) -> str:
         return self.read(name, lambda raw: _parse_choice(raw, choices), default)
 
+    def time_zone(self, name: str) -> tzinfo:
+        utc: tzinfo = UTC
+        return self.read(name, _parse_time_zone, utc)
+
     def database(self, name: str, default: str) -> dict[str, Any]:
         return self.read(name, _parse_database, _parse_database(default))
 
@@ -153,6 +160,30 @@ def _parse_choice(raw: str, choices: tuple[str, ...]) -> str:
     if raw not in choices:
         raise ValueError(f"{raw!r} is not known; use one of {', '.join(choices)}")
     return raw
+
+
+def _parse_time_zone(raw: str) -> tzinfo:
+    if raw == "UTC":
+        return UTC  # which needs no list of zones
+    try:
+        # Some directories of zones hold what has no name of its own: the machine's own
+        # zone, and clocks that count leap seconds.
+        if raw not in _NAMELESS and not raw.startswith(("posix", "right/")):
+            return ZoneInfo(raw)
+    except (KeyError, ValueError, OSError):  # no such file; none that may be; no zone
+        pass
+    # None of Etc, whose signs are the other way round.
+    places = {
+        name.casefold(): name
+        for name in available_timezones()
+        if "/" in name and not name.startswith("Etc/")
+    }
+    near = get_close_matches(raw.casefold(), places, n=1, cutoff=0.75)
+    example = places[near[0]] if near else "Europe/Berlin"
+    raise ValueError(
+        f"{raw!r} is no time zone that this machine knows; use a name of the IANA "
+        f"list, such as {example}"
+    )
 
 
 def _parse_database(raw: str) -> dict[str, Any]:

@@ -71,6 +71,7 @@ MIDDLEWARE = [
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "claudeproxy.operator_time.OperatorTimeMiddleware",
 ]
 
 # For `/v1`, `/health` and the probes: async only, outermost first.
@@ -98,10 +99,11 @@ TEMPLATES = [
 LANGUAGE_CODE = "en"
 USE_I18N = False
 USE_TZ = True
+# Django's own stays UTC, whatever the operator's is: it would move schedules and the
+# REST API too. `claudeproxy.operator_time` puts pages into the operator's (ADR 16).
 TIME_ZONE = "UTC"
-DATETIME_FORMAT = "Y-m-d H:i"
-DATE_FORMAT = "Y-m-d"
-TIME_FORMAT = "H:i"
+OPERATOR_TIME_ZONE = environment.time_zone("TIME_ZONE")
+FORMAT_MODULE_PATH = "claudeproxy.formats"
 
 STATIC_URL = "static/"
 STATICFILES_DIRS = [BASE_DIR / "static"]

@@ -1,6 +1,6 @@
 """Forms of the client keys: they read what was typed and pass it to the verbs."""
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from django import forms
 from django.utils import timezone
@@ -32,7 +32,6 @@ class AddClientKeyForm(forms.Form):
     expires_at = forms.DateTimeField(
         required=False,
         label="Ends",
-        help_text="In UTC. Leave it empty for a key that does not end by itself.",
         widget=forms.DateTimeInput(
             attrs={"type": "datetime-local"}, format="%Y-%m-%dT%H:%M"
         ),
@@ -46,6 +45,13 @@ class AddClientKeyForm(forms.Form):
         "others. Leave it empty for a key that shares the gateway's limit with them.",
         widget=forms.NumberInput(attrs={"class": "vIntegerField"}),
     )
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.fields["expires_at"].help_text = (
+            f"In {timezone.get_current_timezone()}. "
+            "Leave it empty for a key that does not end by itself."
+        )
 
     def clean_name(self) -> str:
         try:

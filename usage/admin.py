@@ -92,6 +92,8 @@ class PriceAdmin(ListAdmin[PriceRow]):
         label = _LABELS.get(name) or _LABELS.get(name.removeprefix("tier_"))
         if field is not None and label:
             field.label = label
+        if db_field.name == "effective_from" and field is not None:
+            field.help_text = "This day in UTC, and each that follows."
         return field
 
     @admin.display

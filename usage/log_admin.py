@@ -5,7 +5,7 @@ from it what there is to choose from.
 """
 
 from collections.abc import Iterator
-from datetime import UTC, datetime, time, timedelta
+from datetime import datetime, timedelta
 from functools import cached_property
 from typing import Any
 from urllib.parse import urlencode
@@ -125,7 +125,8 @@ class TimeFilter(admin.DateFieldListFilter):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.title = "time"
-        today = datetime.combine(timezone.now().date(), time(), UTC)
+        # Days before it are counted by the calendar, and so begin at midnight too.
+        today = timezone.localtime().replace(hour=0, minute=0, second=0, microsecond=0)
         self.links = (
             ("Any time", {}),
             ("Today", self._since(today)),
@@ -185,7 +186,7 @@ class RequestAdmin(ListAdmin[RequestRow]):
 
     # --- columns
 
-    @admin.display(description="time, UTC")
+    @admin.display(description="time")
     def when(self, row: RequestRow) -> str:
         return render_to_string("usage/_started_short.html", {"row": row})
 

@@ -16,6 +16,7 @@ from typing import Any
 from django.db import connection
 
 from usage import histogram, sources
+from usage.days import Days
 from usage.models import RequestRow, RollupState
 from usage.prices import from_nano
 from usage.sources import (
@@ -128,8 +129,9 @@ class Line:
             setattr(self, name, getattr(self, name) + amount)
 
 
-_COLUMNS: dict[By | None, tuple[str, ...]] = {
+_COLUMNS: dict[By | type[Days] | None, tuple[str, ...]] = {
     None: (),
+    Days: ("at",),
     By.HOUR: ("at",),
     By.DAY: ("at",),
     By.ACCOUNT: ("account_id", "account_name"),
@@ -150,7 +152,7 @@ def whole_hours(since: datetime, until: datetime) -> tuple[datetime, datetime]:
 
 
 def grouped(
-    by: By,
+    by: By | Days,
     since: datetime,
     until: datetime,
     only: Only = _EVERYTHING,
@@ -159,6 +161,7 @@ def grouped(
 ) -> list[Line]:
     """The same, with a line for each group that has requests, in their order.
 
+    Days are those of UTC, unless others are given: these are groups by when they begin.
     Without latency it costs a third.
     """
     lines = _lines(by, since, until, only, has_latency=has_latency)
@@ -166,13 +169,13 @@ def grouped(
 
 
 def counts_by_outcome(
-    by: By | None, since: datetime, until: datetime, only: Only = _EVERYTHING
+    by: By | Days | None, since: datetime, until: datetime, only: Only = _EVERYTHING
 ) -> dict[Any, dict[str, int]]:
     """How many requests of each group ended in which way; one group, None, if by none.
 
     Where percentiles are not wanted, this costs a fraction of a report.
     """
-    columns = _COLUMNS[by]
+    columns = _columns_of(by)
     parts = _sources(by, since, until, only, "outcome")
     counts: dict[Any, dict[str, int]] = defaultdict(lambda: defaultdict(int))
     statement, values = sources.counts(parts, [*columns, "outcome"])
@@ -182,7 +185,7 @@ def counts_by_outcome(
 
 
 def _lines(
-    by: By | None,
+    by: By | Days | None,
     since: datetime,
     until: datetime,
     only: Only,
@@ -190,7 +193,7 @@ def _lines(
     has_latency: bool = True,
 ) -> list[Line]:
     parts = _sources(by, since, until, only)
-    columns = _COLUMNS[by]
+    columns = _columns_of(by)
     lines: dict[Any, Line] = {}
     # Who was renamed has several names, and is one line.
     is_named = by in {By.ACCOUNT, By.KEY}
@@ -216,9 +219,15 @@ def _lines(
     return list(lines.values())
 
 
-def _group(by: By | None, keys: Sequence[Any]) -> Any:
+def _columns_of(by: By | Days | None) -> tuple[str, ...]:
+    return _COLUMNS[Days if isinstance(by, Days) else by]
+
+
+def _group(by: By | Days | None, keys: Sequence[Any]) -> Any:
     if not keys:
         return None
+    if isinstance(by, Days):
+        return by.start_of(sources.as_time(keys[0]))
     if by is By.HOUR:
         return sources.as_time(keys[0])
     return sources.as_day(keys[0]) if by is By.DAY else keys[0]
@@ -231,12 +240,13 @@ def _fetch(statement: str, values: list[Value]) -> list[tuple[Any, ...]]:
 
 
 def _sources(
-    by: By | None, since: datetime, until: datetime, only: Only, *also: str
+    by: By | Days | None, since: datetime, until: datetime, only: Only, *also: str
 ) -> list[Source]:
     """What adds up to the span: days, hours beside them, and requests not summed up."""
     start, end = whole_hours(since, until)
     first_day, last_day = _whole_days(start, end)
-    has_days = by is not By.HOUR and first_day < last_day
+    is_cut_by_hour = by is By.HOUR or isinstance(by, Days)
+    has_days = not is_cut_by_hour and first_day < last_day
     conditions = only.conditions()
     chosen = "".join(f" AND {name} = %s" for name in conditions)
     if only.account_ids is not None:
@@ -244,7 +254,7 @@ def _sources(
     more = tuple(conditions.values())
 
     dimensions = only.dimensions.union(also)
-    if by is not None and by.value in DIMENSIONS:
+    if isinstance(by, By) and by.value in DIMENSIONS:
         dimensions.add(by.value)
     hour_table, day_table = HOURS, DAYS
     of_dimension = ""
@@ -253,7 +263,7 @@ def _sources(
         hour_table, day_table = HOUR_MARGINALS, DAY_MARGINALS
         of_dimension = f"dimension = '{next(iter(dimensions), '')}' AND "
 
-    at_hour = "hour" if by is By.HOUR else sources.day_of("hour")
+    at_hour = "hour" if is_cut_by_hour else sources.day_of("hour")
     new_hours, is_late = _not_summed_up()
     is_new = _is_one_of("hour", map(sources.time_value, new_hours))
     span, values = _between("hour", start, end)
@@ -261,7 +271,7 @@ def _sources(
         Source(ROWS, at_hour, f"{span} AND {is_new}{chosen}", values + more),
         Source(ROWS, at_hour, f"{span} AND {is_late}{chosen}", values + more),
     ]
-    spans = [(start, end)]
+    spans = by.spans(end) if isinstance(by, Days) else [(start, end)]
     if has_days:
         new_days = sorted({hour.date() for hour in new_hours})
         days = first_day.isoformat(), last_day.isoformat()
@@ -274,7 +284,8 @@ def _sources(
     for since, until in spans:
         span, values = _between("hour", since, until)
         where = f"{of_dimension}{span} AND NOT ({is_new}){chosen}"
-        parts.append(Source(hour_table, at_hour, where, values + more))
+        at = f"'{values[0]}'" if isinstance(by, Days) else at_hour
+        parts.append(Source(hour_table, at, where, values + more))
     return parts
 
 

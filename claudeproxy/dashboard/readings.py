@@ -8,6 +8,7 @@ from datetime import UTC, date, datetime, time
 from claudeproxy.charts import Step
 from claudeproxy.dashboard.spans import Span
 from usage import reports
+from usage.days import Days
 from usage.outcome import Outcome
 from usage.reports import By, Line, Only
 
@@ -35,7 +36,7 @@ class Readings:
 
 def read(span: Span, only: Only, by: Iterable[By]) -> Readings:
     """Read what was used, in a number of queries that depends on *by* alone."""
-    step = By.HOUR if span.choice.step == Step.HOUR else By.DAY
+    step = _step_of(span)
     since, until = span.since, span.until
     outcomes = reports.counts_by_outcome(step, since, until, only)
     return Readings(
@@ -50,6 +51,14 @@ def read(span: Span, only: Only, by: Iterable[By]) -> Readings:
             for it in by
         },
     )
+
+
+def _step_of(span: Span) -> By | Days:
+    if span.choice.step == Step.HOUR:
+        return By.HOUR
+    days = Days(span.buckets.starts)
+    # For these there are sums.
+    return By.DAY if days.are_of_utc(span.until) else days
 
 
 def _read_total(since: datetime, until: datetime, only: Only) -> Totals:

@@ -11,6 +11,7 @@ from urllib.parse import urlencode
 from django.contrib.auth.models import AnonymousUser, User
 from django.db.models import Model
 from django.urls import reverse
+from django.utils import timezone
 
 from accounts.models import Account
 from claudeproxy.dashboard import readings, spans, usage_charts
@@ -39,6 +40,7 @@ class UsagePanel:
 
     spans: tuple[SpanLink, ...]
     shown: Choice
+    zone: str
     log_url: str
     tiles: tuple[Tile, ...] = ()
     charts: tuple[Chart, ...] = ()
@@ -59,11 +61,13 @@ def load(
 ) -> UsagePanel | None:
     """Gather the panel for this user, in a fixed number of queries; None: not theirs.
 
+    Hours and days are told in Django's current time zone, which is the operator's.
     Names of accounts and keys are for those who may see accounts and keys.
     """
     if not may_see(user):
         return None
-    chosen = spans.choose(span, now)
+    zone = timezone.get_current_timezone()
+    chosen = spans.choose(span, now, zone)
     by = [By.MODEL]
     if only.key_id is None and user.has_perm("clients.view_clientkey"):
         by.insert(0, By.KEY)
@@ -73,6 +77,7 @@ def load(
     panel = UsagePanel(
         spans=tuple(SpanLink(it, it == chosen.choice) for it in CHOICES),
         shown=chosen.choice,
+        zone=str(zone),
         log_url=_log_url(only),
     )
     if not found.total.line.requests:

@@ -201,10 +201,11 @@
       showMessages(page);
       if (!isPaused()) {
         const areAllNew = show(page);
-        const now = `${new Date().toISOString().slice(11, 19)} UTC`;
+        // The operator's time, which the server knows.
+        const { madeAt } = page.querySelector("[data-refresh-time]").dataset;
         time.textContent = areAllNew
-          ? `Updated ${now}`
-          : `Updated ${now}, except where you are at work`;
+          ? `Updated ${madeAt}`
+          : `Updated ${madeAt}, except where you are at work`;
       }
       tell("");
     } catch (error) {

@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 from django.contrib.sessions.models import Session
@@ -71,6 +72,20 @@ def test_the_overview_follows_the_database(watch: Callable[..., Page]) -> None:
     assert re.fullmatch(
         r"Updated \d\d:\d\d:\d\d UTC", page.locator("[data-refresh-time]").inner_text()
     )
+
+
+def test_an_update_is_told_in_the_operators_time_zone(
+    watch: Callable[..., Page], settings: Any
+) -> None:
+    settings.OPERATOR_TIME_ZONE = ZoneInfo("Asia/Kolkata")
+    # Somebody on a journey: the browser's own zone does not matter.
+    page = watch(timezone_id="America/New_York")
+    pass_period(page)
+    told = page.locator("[data-refresh-time]").inner_text()
+    match = re.fullmatch(r"Updated (\d\d:\d\d):\d\d IST", told)
+    assert match
+    now = timezone.now().astimezone(ZoneInfo("Asia/Kolkata"))
+    assert match[1] in {f"{now - timedelta(minutes=it):%H:%M}" for it in (0, 1)}
 
 
 def test_a_button_that_came_with_an_update_works(watch: Callable[..., Page]) -> None:

@@ -59,6 +59,33 @@ def test_the_hour_that_comes_twice_has_two_names() -> None:
     assert buckets.names == ("2026-10-25 02:00 CEST", "2026-10-25 02:00 CET")
 
 
+@pytest.mark.parametrize(
+    ("zone", "start", "count", "shown"),
+    [
+        ("Europe/Berlin", "2026-10-24T22Z", 5, ["25 Oct", "01:00", "02:00", "03:00"]),
+        ("Atlantic/Azores", "2026-10-24T23Z", 4, ["23:00", "25 Oct", "01:00"]),
+    ],
+)
+def test_an_hour_that_comes_twice_is_named_once_below_the_chart(
+    zone: str, start: str, count: int, shown: list[str]
+) -> None:
+    buckets = hours(count, datetime.fromisoformat(start), ZoneInfo(zone))
+    chart = bars(Series("all", (1,) * count), buckets=buckets)
+    assert [label.text for label in chart.labels] == shown
+    assert len({row.name for row in chart.rows}) == count
+
+
+def test_hours_are_told_to_the_minute_where_a_zone_is_half_an_hour_off() -> None:
+    buckets = hours(3, datetime(2026, 11, 25, 17, tzinfo=UTC), ZoneInfo("Asia/Kolkata"))
+    assert buckets.names == (
+        "2026-11-25 22:30 IST",
+        "2026-11-25 23:30 IST",
+        "2026-11-26 00:30 IST",
+    )
+    chart = bars(Series("all", (1, 2, 3)), buckets=buckets)
+    assert [label.text for label in chart.labels] == ["22:30", "23:30", "26 Nov"]
+
+
 def test_a_bucket_needs_an_aware_time() -> None:
     with pytest.raises(ValueError, match="aware"):
         Buckets((datetime(2026, 3, 1),), Step.DAY, UTC)  # noqa: DTZ001

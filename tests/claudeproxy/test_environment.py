@@ -1,4 +1,5 @@
-from datetime import timedelta
+import zoneinfo
+from datetime import UTC, timedelta
 
 import pytest
 
@@ -35,6 +36,53 @@ def test_a_flag_is_read(environment, monkeypatch, raw, expected):
 
     assert environment.flag("T_FLAG", default=True) is expected
     assert environment.problems == []
+
+
+@pytest.mark.parametrize("raw", ["UTC", "Europe/Berlin", " Asia/Kolkata ", "EST5EDT"])
+def test_a_time_zone_is_read(environment, monkeypatch, raw):
+    monkeypatch.setenv("T", raw)
+
+    assert str(environment.time_zone("T")) == raw.strip()
+    assert environment.problems == []
+
+
+def test_utc_needs_no_list_of_zones(environment, monkeypatch):
+    monkeypatch.setenv("T", "UTC")
+    zoneinfo.reset_tzpath(to=())
+    try:
+        assert environment.time_zone("T") is UTC
+    finally:
+        zoneinfo.reset_tzpath()
+
+    assert environment.problems == []
+
+
+@pytest.mark.parametrize(
+    ("raw", "example"),
+    [
+        ("Europe/Berln", "Europe/Berlin"),
+        ("america/new_york", "America/New_York"),
+        ("Mars/Phobos", "Europe/Berlin"),
+        ("UTC+2", "Europe/Berlin"),
+        ("+02:00", "Europe/Berlin"),
+        ("Europe", "Europe/Berlin"),
+        ("/etc/localtime", "Europe/Berlin"),
+        ("../zoneinfo/UTC", "Europe/Berlin"),
+        ("localtime", "Europe/Berlin"),
+        ("right/Europe/Berlin", "Europe/Berlin"),
+        ("zone.tab", "Europe/Berlin"),
+        ("\u00e4", "Europe/Berlin"),
+    ],
+)
+def test_a_time_zone_that_is_not_known_is_noted_with_an_example(
+    environment, monkeypatch, raw, example
+):
+    monkeypatch.setenv("T", raw)
+
+    assert environment.time_zone("T") is UTC
+    message = only_problem(environment).message
+    assert message.startswith(f"{raw!r} is no time zone")
+    assert message.endswith(f"such as {example}")
 
 
 @pytest.mark.parametrize(

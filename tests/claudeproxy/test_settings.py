@@ -148,6 +148,7 @@ WRONG = {
     "LOG_LEVEL": "loud",
     "LOG_FORMAT": "xml",
     "DATABASE_URL": "postgres://gateway:s3cret/x@db/name",
+    "TIME_ZONE": "Berlin",
 }
 
 

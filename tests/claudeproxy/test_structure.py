@@ -49,6 +49,7 @@ PURE = (
     "sessions_limit.backends.holds",
     "sessions_limit.keys",
     "sessions_limit.references",
+    "usage.days",
     "usage.entries",
     "usage.histogram",
     "usage.outcome",
