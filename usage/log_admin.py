@@ -156,11 +156,9 @@ class RequestList(ChangeList):
 class RequestAdmin(ListAdmin[RequestRow]):
     list_display = (
         "when",
-        "key",
-        "account",
-        "model_name",
         "ended",
-        "tries",
+        "key",
+        "model_name",
         "tokens",
         "costs",
         "took",
@@ -190,13 +188,13 @@ class RequestAdmin(ListAdmin[RequestRow]):
     def when(self, row: RequestRow) -> str:
         return render_to_string("usage/_started_short.html", {"row": row})
 
-    @admin.display
+    @admin.display(description="key, account")
     def key(self, row: RequestRow) -> str:
-        return row.key_name or "none"
-
-    @admin.display
-    def account(self, row: RequestRow) -> str:
-        return row.account_name or "none"
+        return format_html(
+            '{}<span class="identifier">{}</span>',
+            row.key_name or "no key",
+            row.account_name or "no account",
+        )
 
     @admin.display(description="model")
     def model_name(self, row: RequestRow) -> str:
@@ -204,16 +202,14 @@ class RequestAdmin(ListAdmin[RequestRow]):
 
     @admin.display(description="outcome")
     def ended(self, row: RequestRow) -> str:
+        attempts = request_log.attempts_made(row)
         return format_html(
-            '{}<span class="identifier">{}, {}</span>',
+            '{}<span class="identifier">{}, {}{}</span>',
             cells.outcome_badge(row),
             cells.status(row),
             row.get_end_reason_display(),
+            f", {attempts} attempts" if attempts > 1 else "",
         )
-
-    @admin.display(description="attempts")
-    def tries(self, row: RequestRow) -> str:
-        return str(request_log.attempts_made(row))
 
     @admin.display
     def tokens(self, row: RequestRow) -> str:
