@@ -368,6 +368,23 @@ def test_others_on_that_connection_may_wait_as_long_as_before(backend):
         assert cursor.fetchone() == (settings.SQLITE_OPTIONS["timeout"] * 1000,)
 
 
+@pytest.mark.parametrize("words", ["sqlite"], indirect=True)
+def test_on_a_full_disk_nobody_gets_in(backend):
+    fill(backend, "a")
+    with connections[backend._using].cursor() as cursor:
+        cursor.execute("PRAGMA max_page_count = 1")  # no more than there are
+        with pytest.raises(StoreAwayError):
+            fill_up(backend)
+        cursor.execute("PRAGMA max_page_count = 1000000")
+
+    assert renew(backend, "a") is Standing.ALIVE
+
+
+def fill_up(backend: Any) -> None:
+    for number in range(1000):  # the pages that there are have room for fewer
+        enter(backend, f"client-{number}", limit=1000)
+
+
 @contextlib.contextmanager
 def holding_the_lock(url: str) -> Iterator[None]:
     if url.startswith("sqlite"):
