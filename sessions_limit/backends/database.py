@@ -57,7 +57,7 @@ class DatabaseBackend:
             refused = _refusal(entry, row, full_until, now)
             is_new = row.expires_at <= now
             if refused or not is_new:
-                self._database.spare_disk()
+                self._database.spare_disk()  # there is nothing that a crash must keep
             if refused:
                 return refused
             if is_new:
@@ -200,7 +200,7 @@ class DatabaseBackend:
                 renewed.append(row)
         self._store_all(renewed)
         if not is_any_new:
-            self._database.spare_disk()
+            self._database.spare_disk()  # what a crash undoes is renewed again
         return standings
 
     def _standing(
