@@ -1,9 +1,9 @@
 """Sessions in the database: exact on SQLite and on PostgreSQL.
 
 Whoever changes a scope locks it first: its row on PostgreSQL, the whole database on
-SQLite, whose transactions take the write lock when they begin (`SQLITE_OPTIONS`). All
-times are PostgreSQL's own, read once the lock is held, so that machines need not agree
-on theirs; with SQLite there is only one machine.
+SQLite. All times are PostgreSQL's own, read once the lock is held, so that machines
+need not agree on theirs; with SQLite there is only one machine. `dialects.py` knows how
+each is asked.
 
 A clock that was set back would keep sessions alive for longer, and revive dead ones.
 So each scope keeps the latest time it saw, and if the clock is behind it, all deadlines
@@ -12,14 +12,12 @@ of the scope are moved back by as much.
 
 import contextlib
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import UTC, datetime, timedelta
-from typing import Any
+from datetime import datetime, timedelta
 
-from django.db import DEFAULT_DB_ALIAS, Error, connections, transaction
+from django.db import DEFAULT_DB_ALIAS, Error, connections
 from django.db.models import F, Q, QuerySet
-from django.utils import timezone
 
-from sessions_limit.backends import holds
+from sessions_limit.backends import dialects, holds, statements
 from sessions_limit.backends.base import (
     MOST_ACCOUNT_NAMES,
     REVOKED_KEPT,
@@ -35,48 +33,15 @@ from sessions_limit.backends.base import (
     Standing,
     StoreAwayError,
 )
+from sessions_limit.backends.dialects import Dialect
 from sessions_limit.keys import Client, SessionId
-from sessions_limit.models import ClientSession, SessionScope
+from sessions_limit.models import ClientSession
 
 # The lock is held for no more than these at a time.
 _RENEWED_AT_ONCE = 500
 _PRUNED_AT_ONCE = 1000
-# For a lock of another worker's; each holds it for milliseconds.
+# For a lock of another's; each worker holds it for milliseconds.
 _LONGEST_WAIT = timedelta(seconds=3)
-_MILLISECOND = timedelta(milliseconds=1)
-
-# What nearly every operation asks, in SQL: the query builder would take ten times as
-# long to write these as the database to answer them.
-_READ_CLOCK = "SELECT clock_at FROM sessions_limit_sessionscope WHERE name = %s"
-_LOCK_ROW = f"{_READ_CLOCK} FOR UPDATE"
-# As two of SET LOCAL, in one statement.
-_PREPARE = (
-    "SELECT set_config('synchronous_commit', 'off', true), "
-    "set_config('lock_timeout', %s, true)"
-)
-_SET_CLOCK = "UPDATE sessions_limit_sessionscope SET clock_at = %s WHERE name = %s"
-_FIND = "SELECT * FROM sessions_limit_clientsession WHERE scope = %s AND digest = %s"
-_COUNT_ALIVE = (
-    "SELECT count(*) FROM sessions_limit_clientsession "
-    "WHERE scope = %s AND expires_at > %s"
-)
-
-_CHANGEABLE = (
-    "key_id",
-    "key_name",
-    "ip",
-    "user_agent",
-    "first_seen_at",
-    "last_seen_at",
-    "expires_at",
-    "requests",
-    "account_names",
-    "holds",
-    "in_flight",
-    "generation",
-    "revoked_at",
-    "blocked_until",
-)
 
 
 class DatabaseBackend:
@@ -88,23 +53,18 @@ class DatabaseBackend:
 
     def acquire(self, entry: Entry) -> Answer:
         with self._locked(entry.id.scope) as now:
-            row = self._find(entry.id) or _new_row(entry.id, now)
-            if row.blocked_until is not None and row.blocked_until > now:
-                return Refused(Obstacle.BLOCKED, row.blocked_until - now)
-            if row.expires_at <= now:
-                wait = self._wait_for_place(entry.id.scope, entry.limit, now)
-                if wait is not None:
-                    return Refused(Obstacle.FULL, wait)
-                self._make_durable()
+            row, full_until = self._look(entry, now)
+            refused = _refusal(entry, row, full_until, now)
+            is_new = row.expires_at <= now
+            if refused or not is_new:
+                self._database.spare_disk()  # there is nothing that a crash must keep
+            if refused:
+                return refused
+            if is_new:
                 _begin(row, now)
-            others = holds.running(
-                holds.fresh(row.holds, now), without=entry.hold.worker
-            )
-            if entry.max_requests and others + entry.hold.running > entry.max_requests:
-                return Refused(Obstacle.BUSY, timedelta())
             row.expires_at = max(row.expires_at, now + entry.ttl)
             _note(row, entry, now)
-            self._store([row])
+            self._store(row)
             return Entered(row.generation)
 
     def renew(self, renewals: Sequence[Renewal]) -> list[Standing]:
@@ -117,21 +77,21 @@ class DatabaseBackend:
 
     def revoke(self, session: SessionId, *, block: timedelta | None = None) -> bool:
         with self._locked(session.scope) as now:
-            row = self._find(session)
+            named = self._rows().filter(scope=session.scope, digest=session.digest)
+            row = named.first()
             if row is None:
                 return False
-            self._make_durable()
             row.expires_at = min(row.expires_at, now)
             row.revoked_at = now
             row.blocked_until = now + block if block else None
             row.generation += 1
             row.holds, row.in_flight = {}, 0
-            self._store([row])
+            self._store(row)
             return True
 
     def news(self) -> News:
         with self._translated():
-            since = self._now() - REVOKED_KEPT
+            since = self._database.now(self.offset) - REVOKED_KEPT
             found = self._rows().filter(revoked_at__gt=since)
             revocations = found.values_list("scope", "digest", "generation")
             return News(
@@ -144,7 +104,7 @@ class DatabaseBackend:
 
     def live(self) -> list[LiveSession]:
         with self._translated():
-            now = self._now()
+            now = self._database.now(self.offset)
             found = self._rows().filter(
                 Q(expires_at__gt=now) | Q(blocked_until__gt=now)
             )
@@ -152,7 +112,7 @@ class DatabaseBackend:
 
     def prune(self) -> int:
         with self._translated():
-            now = self._now()
+            now = self._database.now(self.offset)
             ended = self._rows().filter(
                 Q(blocked_until=None) | Q(blocked_until__lte=now),
                 Q(revoked_at=None) | Q(revoked_at__lte=now - REVOKED_KEPT),
@@ -170,66 +130,18 @@ class DatabaseBackend:
     @contextlib.contextmanager
     def _locked(self, scope: str) -> Iterator[datetime]:
         """Keep all others out of the scope; yields the time."""
-        with self._translated(), transaction.atomic(using=self._using):
-            self._prepare()
-            clock_at = self._lock(scope)
-            now = self._now()
-            if now < clock_at:
-                self._move_deadlines(scope, clock_at - now)
-            self._ask(_SET_CLOCK, now, scope)
+        with self._translated(), self._database.transaction():
+            last, now = self._database.lock(scope, self.offset)
+            if now < last:
+                self._move_deadlines(scope, last - now)
             yield now
 
-    def _prepare(self) -> None:
-        """Wait neither for the disk nor for ever.
-
-        A renewal that a crash undoes comes again. Who holds the lock may be a machine
-        that was frozen, and PostgreSQL would wait for it without end.
-        """
-        if self._is_postgres:
-            self._ask(_PREPARE, f"{_LONGEST_WAIT // _MILLISECOND}ms")
-
-    def _make_durable(self) -> None:
-        """Wait for the disk after all: a crash must not undo what was promised."""
-        if self._is_postgres:
-            self._ask("SET LOCAL synchronous_commit TO DEFAULT")
-
     @property
-    def _is_postgres(self) -> bool:
-        return connections[self._using].vendor == "postgresql"
-
-    def _lock(self, scope: str) -> datetime:
-        """Lock the scope; return the latest time that it saw."""
-        statement = _LOCK_ROW if self._is_postgres else _READ_CLOCK
-        row = self._ask(statement, scope)
-        if row is None:
-            made = SessionScope(name=scope, clock_at=self._now())
-            # Of several that make it, each waits here until the first has committed.
-            SessionScope.objects.using(self._using).bulk_create(
-                [made], ignore_conflicts=True
-            )
-            row = self._ask(statement, scope) or (made.clock_at,)
-        found: datetime = row[0]
-        return found if found.tzinfo else found.replace(tzinfo=UTC)  # SQLite's
-
-    def _ask(self, statement: str, *values: Any) -> tuple[Any, ...] | None:
-        """Execute one statement; return its first row, if it has rows."""
-        connection = connections[self._using]
-        adapt = connection.ops.adapt_datetimefield_value
-        with connection.cursor() as cursor:
-            cursor.execute(
-                statement, [adapt(v) if isinstance(v, datetime) else v for v in values]
-            )
-            return cursor.fetchone() if cursor.description else None
+    def _database(self) -> Dialect:
+        return dialects.of(connections[self._using], _LONGEST_WAIT)
 
     def _move_deadlines(self, scope: str, back: timedelta) -> None:
         self._rows().filter(scope=scope).update(expires_at=F("expires_at") - back)
-
-    def _now(self) -> datetime:
-        if not self._is_postgres:
-            return timezone.now() + self.offset
-        row = self._ask("SELECT clock_timestamp()") or (timezone.now(),)
-        now: datetime = row[0]
-        return now + self.offset
 
     @contextlib.contextmanager
     def _translated(self) -> Iterator[None]:
@@ -243,30 +155,30 @@ class DatabaseBackend:
     def _rows(self) -> QuerySet[ClientSession]:
         return ClientSession.objects.using(self._using)
 
-    def _find(self, session: SessionId) -> ClientSession | None:
-        found = ClientSession.objects.using(self._using).raw(_FIND, session)
-        return next(iter(found), None)
-
-    def _store(self, rows: Iterable[ClientSession]) -> None:
-        self._rows().bulk_create(
-            rows,
-            update_conflicts=True,
-            unique_fields=["scope", "digest"],
-            update_fields=_CHANGEABLE,
+    def _look(
+        self, entry: Entry, now: datetime
+    ) -> tuple[ClientSession, datetime | None]:
+        """Find a session, or begin one; and until when its scope is full, if it is."""
+        connection = connections[self._using]
+        scope, digest = entry.id
+        [(full_until, *values)] = self._database.ask(
+            statements.LOOK, scope, now, entry.limit - 1, scope, digest
         )
+        row = statements.read_session(connection, values) or _new_row(entry.id, now)
+        return row, statements.read_time(connection, full_until)
 
-    def _wait_for_place(
-        self, scope: str, limit: int, now: datetime
-    ) -> timedelta | None:
-        """None if there is a place, else how long there will be none at least."""
-        (count,) = self._ask(_COUNT_ALIVE, scope, now) or (0,)
-        if count < limit:
-            return None
-        alive = self._rows().filter(scope=scope, expires_at__gt=now)
-        # More than one has to end where the limit was lowered.
-        ends = alive.order_by("expires_at").values_list("expires_at", flat=True)
-        first: datetime = ends[count - limit]
-        return first - now
+    def _is_full(self, scope: str, limit: int, now: datetime) -> bool:
+        return bool(self._database.ask(statements.FULL_UNTIL, scope, now, limit - 1))
+
+    def _store(self, row: ClientSession) -> None:
+        values = statements.values_of(connections[self._using], row)
+        self._database.execute(statements.STORE, *values)
+
+    def _store_all(self, rows: Iterable[ClientSession]) -> None:
+        connection = connections[self._using]
+        self._database.execute_many(
+            statements.STORE, [statements.values_of(connection, row) for row in rows]
+        )
 
     def _renew(
         self, scope: str, renewals: Sequence[Renewal], now: datetime
@@ -274,17 +186,21 @@ class DatabaseBackend:
         digests = [renewal.id.digest for renewal in renewals]
         found = self._rows().filter(scope=scope, digest__in=digests)
         rows = {row.digest: row for row in found}
-        standings, renewed = {}, []
+        standings, renewed, is_any_new = {}, [], False
         for renewal in renewals:
             row = rows.get(renewal.id.digest) or _new_row(renewal.id, now)
+            is_new = row.expires_at <= now
             standing = self._standing(row, renewal, now)
             standings[renewal.id] = standing
             if standing is Standing.ALIVE:
+                is_any_new |= is_new
                 row.requests += renewal.requests
                 row.account_names = _latest(renewal.account_names, row.account_names)
                 _note(row, renewal, now)
                 renewed.append(row)
-        self._store(renewed)
+        self._store_all(renewed)
+        if not is_any_new:
+            self._database.spare_disk()  # what a crash undoes is renewed again
         return standings
 
     def _standing(
@@ -294,14 +210,13 @@ class DatabaseBackend:
         if row.generation > renewal.generation:
             return Standing.REVOKED
         if row.expires_at <= now:
-            if self._wait_for_place(row.scope, renewal.limit, now) is not None:
+            if self._is_full(row.scope, renewal.limit, now):
                 return Standing.LOST
-            self._make_durable()
             _begin(row, now)
             row.generation = renewal.generation
             row.expires_at = now + renewal.lifetime
             _note(row, renewal, now)
-            self._store([row])  # the next one that comes back must see it
+            self._store(row)  # the next one that comes back must see it
         row.expires_at = max(row.expires_at, now + renewal.lifetime)
         return Standing.ALIVE
 
@@ -315,6 +230,19 @@ def _by_scope(
     for scope, group in groups.items():
         for start in range(0, len(group), _RENEWED_AT_ONCE):
             yield scope, group[start : start + _RENEWED_AT_ONCE]
+
+
+def _refusal(
+    entry: Entry, row: ClientSession, full_until: datetime | None, now: datetime
+) -> Refused | None:
+    if row.blocked_until is not None and row.blocked_until > now:
+        return Refused(Obstacle.BLOCKED, row.blocked_until - now)
+    if row.expires_at <= now and full_until is not None:
+        return Refused(Obstacle.FULL, full_until - now)
+    others = holds.running(holds.fresh(row.holds, now), without=entry.hold.worker)
+    if entry.max_requests and others + entry.hold.running > entry.max_requests:
+        return Refused(Obstacle.BUSY, timedelta())
+    return None
 
 
 def _new_row(session: SessionId, now: datetime) -> ClientSession:

@@ -1,10 +1,15 @@
 """What every store promises, tried on each of them."""
 
+import contextlib
+import sqlite3
+from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
 import psycopg
 import pytest
+from django.conf import settings
+from django.db import connections
 
 from sessions_limit.backends import database, holds
 from sessions_limit.backends.base import (
@@ -340,12 +345,11 @@ def test_pruning_forgets_no_block(backend):
 def test_a_worker_that_holds_a_lock_for_ever_does_not_hang_the_others(
     words, backend, monkeypatch
 ):
-    if "postgres" not in words.get("database", ""):
-        pytest.skip("SQLite and Redis have a bound of their own")
+    if "redis" in words:
+        pytest.skip("nobody holds a lock of Redis")
     monkeypatch.setattr(database, "_LONGEST_WAIT", SECOND / 10)
     fill(backend, "a")
-    with psycopg.connect(words["database"]) as frozen:
-        frozen.execute("SELECT * FROM sessions_limit_sessionscope FOR UPDATE")
+    with holding_the_lock(words["database"]):
         with pytest.raises(StoreAwayError):
             enter(backend, "b")
         with pytest.raises(StoreAwayError):
@@ -353,6 +357,45 @@ def test_a_worker_that_holds_a_lock_for_ever_does_not_hang_the_others(
         assert alive(backend) == ["a"]
 
     assert enter(backend, "b") == Entered(0)
+
+
+@pytest.mark.parametrize("words", ["sqlite"], indirect=True)
+def test_others_on_that_connection_may_wait_as_long_as_before(backend):
+    enter(backend, "a")
+
+    with connections[backend._using].cursor() as cursor:
+        cursor.execute("PRAGMA busy_timeout")
+        assert cursor.fetchone() == (settings.SQLITE_OPTIONS["timeout"] * 1000,)
+
+
+@pytest.mark.parametrize("words", ["sqlite"], indirect=True)
+def test_on_a_full_disk_nobody_gets_in(backend):
+    fill(backend, "a")
+    with connections[backend._using].cursor() as cursor:
+        cursor.execute("PRAGMA max_page_count = 1")  # no more than there are
+        with pytest.raises(StoreAwayError):
+            fill_up(backend)
+        cursor.execute("PRAGMA max_page_count = 1000000")
+
+    assert renew(backend, "a") is Standing.ALIVE
+
+
+def fill_up(backend: Any) -> None:
+    for number in range(1000):  # the pages that there are have room for fewer
+        enter(backend, f"client-{number}", limit=1000)
+
+
+@contextlib.contextmanager
+def holding_the_lock(url: str) -> Iterator[None]:
+    if url.startswith("sqlite"):
+        file = url.removeprefix("sqlite:///")
+        with contextlib.closing(sqlite3.connect(file, isolation_level=None)) as frozen:
+            frozen.execute("BEGIN IMMEDIATE")
+            yield
+    else:
+        with psycopg.connect(url) as frozen:
+            frozen.execute("SELECT * FROM sessions_limit_sessionscope FOR UPDATE")
+            yield
 
 
 # --- clocks

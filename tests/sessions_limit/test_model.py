@@ -1,10 +1,13 @@
 """The database's store, step by step against a model that is too simple to be wrong."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.db import connections
+from django.utils import timezone
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -16,6 +19,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from sessions_limit.backends import dialects
 from sessions_limit.backends.base import Entered, Obstacle, Refused, Standing
 from sessions_limit.backends.database import DatabaseBackend
 from sessions_limit.models import ClientSession, SessionScope
@@ -51,10 +55,7 @@ class Sessions(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        backend: Any = DatabaseBackend(self.alias)
-        self.backend = backend
-        base = self.backend._now()
-        self.backend._now = lambda: base + self.backend.offset
+        self.backend = DatabaseBackend(self.alias)
         self.now = timedelta(days=1)  # of the model: what really has passed
         self.sessions = {name: Known() for name in "abcd"}
 
@@ -139,6 +140,27 @@ class Sessions(RuleBasedStateMachine):
         assert len(self.living()) <= LIMIT
 
 
+@pytest.fixture
+def stopped_clock(backend: Any, monkeypatch: Any) -> Iterator[None]:
+    """Time stands still but for the backend's offset."""
+    if connections[backend._using].vendor == "sqlite":
+        stopped = timezone.now()
+        monkeypatch.setattr(dialects.SQLite, "now", lambda _, offset: stopped + offset)
+        yield
+        return
+    # PostgreSQL has a clock of its own, and looks here for it first.
+    with connections[backend._using].cursor() as cursor:
+        cursor.execute(
+            "CREATE SCHEMA stopped; "
+            "CREATE FUNCTION stopped.clock_timestamp() RETURNS timestamptz "
+            "LANGUAGE sql AS $$ SELECT timestamptz '2026-11-26 12:00' $$; "
+            "SET search_path TO stopped, pg_catalog, public"
+        )
+        yield
+        cursor.execute("RESET search_path; DROP SCHEMA stopped CASCADE")
+
+
+@pytest.mark.usefixtures("stopped_clock")
 @pytest.mark.parametrize("words", ["sqlite", "postgres"], indirect=True)
 def test_the_store_does_what_the_model_does(backend):
     machine = type("OnThisStore", (Sessions,), {"alias": backend._using})

@@ -1,16 +1,20 @@
 """Sessions that have ended cost nothing, however many there are."""
 
+import re
 import sys
+import tempfile
+from collections.abc import Callable
 from datetime import timedelta
 from time import perf_counter, thread_time
 from typing import Any
 
 import pytest
+from django.db import connections
 from django.utils import timezone
 
 from sessions_limit.backends.base import Entered
 from sessions_limit.models import ClientSession
-from tests.sessions_limit.stores import SECOND, alive, enter, session_id
+from tests.sessions_limit.stores import SECOND, alive, enter, renewal, session_id
 
 DEAD = 100_000
 # The goal is 2 ms, on a machine that does nothing else. Tests have to share theirs, so
@@ -63,6 +67,43 @@ def test_a_hundred_thousand_dead_sessions_slow_nothing_down(words, backend, caps
     assert alive(backend) == ["first"]
     assert at(cpu, 0.99) <= MOST_CPU_MILLISECONDS
     assert at(wall, 0.5) <= MOST_TIMES_AS_LONG * at(before, 0.5)
+
+
+@pytest.mark.parametrize("words", ["postgres"], indirect=True)
+def test_few_trips_to_postgresql_let_a_session_in(backend):
+    for name in "aba":  # a statement that a connection does not know takes one more
+        enter(backend, name, limit=9)
+
+    # BEGIN, lock, look, store, COMMIT
+    assert trips(backend, lambda: enter(backend, "c", limit=9)) == 5
+    # BEGIN, lock, look, spare the disk, COMMIT
+    assert trips(backend, lambda: enter(backend, "d", limit=1)) == 5
+    # BEGIN, lock, look, spare the disk, store, COMMIT
+    assert trips(backend, lambda: enter(backend, "a", limit=9)) == 6
+
+
+@pytest.mark.parametrize("words", ["postgres"], indirect=True)
+def test_many_sessions_are_renewed_in_as_many_trips_as_one(backend):
+    names = [f"client-{number}" for number in range(100)]
+    for name in names:
+        enter(backend, name, limit=100)
+    backend.renew([renewal(names[0])])
+
+    # BEGIN, lock, find, store, spare the disk, COMMIT
+    assert trips(backend, lambda: backend.renew([renewal(names[0])])) == 6
+    everybody = [renewal(name) for name in names]
+    assert trips(backend, lambda: backend.renew(everybody)) == 6
+
+
+def trips(backend: Any, work: Callable[[], object]) -> int:
+    """How often the server was waited for, as libpq writes it down."""
+    line = connections[backend._using].connection.pgconn
+    with tempfile.TemporaryFile("w+") as trace:
+        line.trace(trace.fileno())
+        work()
+        line.untrace()
+        trace.seek(0)
+        return len(re.findall(r"\tF\t\d+\t(?:Query|Sync)\b", trace.read()))
 
 
 def measure(backend: Any, batch: str) -> tuple[list[float], list[float]]:
