@@ -6,12 +6,14 @@ from contextlib import contextmanager
 from claudeproxy.conf import conf
 from sessions_limit.backends.base import Backend
 from sessions_limit.backends.database import DatabaseBackend
-from sessions_limit.backends.redis import RedisBackend
 
 
 def from_settings() -> Backend:
     """Open the store that the settings name."""
     if conf.redis_url:
+        # Its client takes 50 ms to load, which every process and command would pay.
+        from sessions_limit.backends.redis import RedisBackend
+
         return RedisBackend(conf.redis_url, ttl=conf.session_ttl)
     return DatabaseBackend()
 
@@ -23,5 +25,4 @@ def opened() -> Iterator[Backend]:
     try:
         yield store
     finally:
-        if isinstance(store, RedisBackend):
-            store.close()
+        store.close()

@@ -159,3 +159,6 @@ class Backend(Protocol):
 
     def prune(self) -> int:
         """Forget sessions that have ended; return how many."""
+
+    def close(self) -> None:
+        """Let go of connections that are its own."""

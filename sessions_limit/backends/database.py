@@ -125,6 +125,9 @@ class DatabaseBackend:
                 pruned += deleted
             return pruned
 
+    def close(self) -> None:
+        """Django closes its connections itself."""
+
     # --- the lock and the clock
 
     @contextlib.contextmanager

@@ -12,7 +12,6 @@ from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
-import psycopg
 from django.db import transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.utils import timezone
@@ -134,10 +133,11 @@ class Postgres:
         Preparing is allowed for no longer than that. Else psycopg would count Django's
         statements too, and keep their texts for it, of which some are megabytes.
         """
-        self._connection.ensure_connection()
-        connection = self._connection.connection
+        database: Any = self._connection
+        database.ensure_connection()
+        connection, psycopg = database.connection, database.Database
         with (
-            self._connection.wrap_database_errors,
+            database.wrap_database_errors,
             psycopg.Cursor(connection) as cursor,
         ):
             before, connection.prepare_threshold = connection.prepare_threshold, 0
