@@ -9,6 +9,7 @@ import uuid
 import zlib
 from collections.abc import Iterator
 from datetime import timedelta
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -135,8 +136,9 @@ def _redis() -> Iterator[dict[str, str]]:
 
 def forget(client: Any, prefix: str) -> None:
     """Make Redis lose what it knows, as a restart without persistence does."""
-    for key in client.scan_iter(f"{prefix}:*", count=1000):
-        client.delete(key)
+    keys = iter(client.scan_iter(f"{prefix}:*", count=1000))
+    while some := list(islice(keys, 1000)):
+        client.delete(*some)
 
 
 # --- what is asked of a backend, with what does not matter left out
