@@ -6,7 +6,8 @@ changes nothing. An hour whose requests may be pruned already is never summed up
 what comes late for it is added, and pruned in the same transaction.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from itertools import groupby
@@ -143,7 +144,7 @@ def _recompute(day: date, hours: list[datetime], up_to: int) -> None:
     """Sum up hours of a day from their requests, and the day from its hours."""
     these, values = _one_of(hours)
     rows = Source(ROWS, "hour", f"{these} AND id <= %s", (*values, up_to))
-    with transaction.atomic():
+    with _tuned_transaction():
         _delete(HOURS, these, values)
         _execute(*sources.insert(HOURS, "hour", [rows]))
         _recompute_marginals(hours)
@@ -158,7 +159,7 @@ def _add(day: date, hours: list[datetime], after: int, up_to: int) -> None:
         Source(HOURS, "hour", these, values),
         Source(ROWS, "hour", new, (*values, after, up_to)),
     ]
-    with transaction.atomic(), connection.cursor() as cursor:
+    with _tuned_transaction(), connection.cursor() as cursor:
         statement, parameters = sources.whole(parts)
         cursor.execute(statement, parameters)
         sums = [_hourly(row) for row in cursor.fetchall()]
@@ -193,6 +194,16 @@ def _recompute_marginals(hours: list[datetime]) -> None:
             of_outcomes = f"dimension = 'outcome' AND {these}"
             part = Source(HOUR_MARGINALS, "hour", of_outcomes, values)
         _execute(*sources.insert_marginal(HOUR_MARGINALS, "hour", dimension, [part]))
+
+
+@contextmanager
+def _tuned_transaction() -> Iterator[None]:
+    with transaction.atomic():
+        if connection.vendor == "postgresql":
+            # It takes sums of JSON for huge, and would compile each statement for
+            # longer than it then runs; and it would sort a busy day on the disk.
+            _execute("SET LOCAL jit = off; SET LOCAL work_mem = '32MB'", ())
+        yield
 
 
 def _one_of(hours: list[datetime]) -> tuple[str, tuple[Value, ...]]:
