@@ -99,9 +99,17 @@ class Source:
             bucket = COUNTS[column]
             shown = [f"{bucket} AS bucket", "1 AS n"]
             return self._select(shown, ROWS, f"({self.where}) AND {bucket} IS NOT NULL")
-        shown = ["CAST(item.key AS INTEGER) AS bucket", f"{_ITEM_VALUE} AS n"]
-        each = "jsonb_each_text" if _is_postgres() else "json_each"
-        table = f"{self.table} CROSS JOIN {each}({self.table}.{column}) AS item"
+        if _is_postgres():
+            # Keys one by one, not `jsonb_each`, which sets up a table for each row.
+            each = f"jsonb_object_keys({column}) AS bucket"
+            listed = self._select([column, each], self.table, self.where)
+            columns = ", ".join(["at", *GROUP])
+            return (
+                f"SELECT {columns}, CAST(bucket AS INTEGER) AS bucket, "  # noqa: S608
+                f"CAST({column}->>bucket AS BIGINT) AS n FROM ({listed}) AS listed"
+            )
+        shown = ["CAST(item.key AS INTEGER) AS bucket", "item.value AS n"]
+        table = f"{self.table} CROSS JOIN json_each({self.table}.{column}) AS item"
         return self._select(shown, table, self.where)
 
     def _summands(self, columns: Mapping[str, str]) -> str:
@@ -119,7 +127,6 @@ class Source:
         return f"SELECT {columns} FROM {table} WHERE {where}"  # noqa: S608  # ours
 
 
-_ITEM_VALUE = "CAST(item.value AS BIGINT)"
 _ADD_UP = "add_up_histograms"
 
 
