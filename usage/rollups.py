@@ -22,7 +22,6 @@ from usage import sources
 from usage.models import (
     DailyMarginal,
     DailyUsage,
-    HourlyMarginal,
     HourlyUsage,
     RequestRow,
     RollupState,
