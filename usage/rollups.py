@@ -6,6 +6,8 @@ changes nothing. An hour whose requests may be pruned already is never summed up
 what comes late for it is added, and pruned in the same transaction.
 """
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from itertools import groupby
@@ -20,7 +22,6 @@ from usage import sources
 from usage.models import (
     DailyMarginal,
     DailyUsage,
-    HourlyMarginal,
     HourlyUsage,
     RequestRow,
     RollupState,
@@ -37,6 +38,7 @@ from usage.sources import (
     Value,
 )
 
+_HOUR = timedelta(hours=1)
 _DAY = timedelta(days=1)
 _STEP_ROWS = 200_000
 _PRUNE_ROWS = 1000
@@ -60,6 +62,7 @@ def roll_up(*, seconds: float) -> Progress:
     """Bring the sums up to date, for about so long; for one process at a time."""
     began = monotonic()
     rows = 0
+    sources.teach_sqlite()
     while True:
         at = state()
         newest = _newest_id()
@@ -73,6 +76,7 @@ def roll_up(*, seconds: float) -> Progress:
 
 def rebuild() -> None:
     """Sum up anew every hour that has all its requests; for one process at a time."""
+    sources.teach_sqlite()
     at = state()
     newest = _newest_id()
     # First, or what came late for pruned hours would be passed over.
@@ -138,11 +142,10 @@ def _roll_up_to(up_to: int, at: RollupState) -> int:
 
 def _recompute(day: date, hours: list[datetime], up_to: int) -> None:
     """Sum up hours of a day from their requests, and the day from its hours."""
-    values = tuple(map(sources.time_value, hours))
-    these = f"hour IN ({', '.join(['%s'] * len(hours))})"
+    these, values = _one_of(hours)
     rows = Source(ROWS, "hour", f"{these} AND id <= %s", (*values, up_to))
-    with transaction.atomic():
-        HourlyUsage.objects.filter(hour__in=hours).delete()
+    with _tuned_transaction():
+        _delete(HOURS, these, values)
         _execute(*sources.insert(HOURS, "hour", [rows]))
         _recompute_marginals(hours)
         _recompute_day(day)
@@ -150,19 +153,17 @@ def _recompute(day: date, hours: list[datetime], up_to: int) -> None:
 
 def _add(day: date, hours: list[datetime], after: int, up_to: int) -> None:
     """Add requests to hours that have lost others, and delete them."""
-    values = tuple(map(sources.time_value, hours))
-    these = f"hour IN ({', '.join(['%s'] * len(hours))})"
+    these, values = _one_of(hours)
+    new = f"{these} AND id > %s AND id <= %s"
     parts = [
         Source(HOURS, "hour", these, values),
-        Source(
-            ROWS, "hour", f"{these} AND id > %s AND id <= %s", (*values, after, up_to)
-        ),
+        Source(ROWS, "hour", new, (*values, after, up_to)),
     ]
-    with transaction.atomic(), connection.cursor() as cursor:
+    with _tuned_transaction(), connection.cursor() as cursor:
         statement, parameters = sources.whole(parts)
         cursor.execute(statement, parameters)
         sums = [_hourly(row) for row in cursor.fetchall()]
-        HourlyUsage.objects.filter(hour__in=hours).delete()
+        _delete(HOURS, these, values)
         HourlyUsage.objects.bulk_create(sums)
         _recompute_marginals(hours)
         _recompute_day(day)
@@ -183,13 +184,43 @@ def _hourly(row: tuple[Any, ...]) -> HourlyUsage:
 
 
 def _recompute_marginals(hours: list[datetime]) -> None:
-    values = tuple(map(sources.time_value, (min(hours), max(hours), *hours)))
-    # By the span, PostgreSQL knows that these are few before it has looked at them.
-    these = f"hour >= %s AND hour <= %s AND hour IN ({', '.join(['%s'] * len(hours))})"
-    HourlyMarginal.objects.filter(hour__in=hours).delete()
+    these, values = _one_of(hours)
+    # Their index has the dimension first.
+    _delete(HOUR_MARGINALS, f"dimension IN {tuple(DIMENSIONS)} AND {these}", values)
     for dimension in DIMENSIONS:
         part = Source(HOURS, "hour", these, values)
+        if not dimension:
+            # Those by outcome have all that is in the hours, in fewer rows.
+            of_outcomes = f"dimension = 'outcome' AND {these}"
+            part = Source(HOUR_MARGINALS, "hour", of_outcomes, values)
         _execute(*sources.insert_marginal(HOUR_MARGINALS, "hour", dimension, [part]))
+
+
+@contextmanager
+def _tuned_transaction() -> Iterator[None]:
+    with transaction.atomic():
+        if connection.vendor == "postgresql":
+            # It takes sums of JSON for huge, and would compile each statement for
+            # longer than it then runs; and it would sort a busy day on the disk.
+            _execute("SET LOCAL jit = off; SET LOCAL work_mem = '32MB'", ())
+        yield
+
+
+def _one_of(hours: list[datetime]) -> tuple[str, tuple[Value, ...]]:
+    """The condition that a row is of one of these hours, which are in order."""
+    span = "hour >= %s AND hour <= %s"
+    ends = (hours[0], hours[-1])
+    if hours[-1] - hours[0] == (len(hours) - 1) * _HOUR:
+        # PostgreSQL takes each condition more for fewer rows, and sorts what is many.
+        return span, tuple(map(sources.time_value, ends))
+    # By the span, it knows that these are few before it has looked at them.
+    listed = ", ".join(["%s"] * len(hours))
+    values = (*ends, *hours)
+    return f"{span} AND hour IN ({listed})", tuple(map(sources.time_value, values))
+
+
+def _delete(table: str, where: str, values: Sequence[Value]) -> None:
+    _execute(f"DELETE FROM {table} WHERE {where}", values)  # noqa: S608  # ours
 
 
 def _recompute_day(day: date) -> None:
@@ -209,7 +240,7 @@ def _recompute_day(day: date) -> None:
         _execute(*sources.insert_marginal(DAY_MARGINALS, "day", dimension, [part]))
 
 
-def _execute(statement: str, values: list[Value]) -> None:
+def _execute(statement: str, values: Sequence[Value]) -> None:
     with connection.cursor() as cursor:
         cursor.execute(statement, values)
 

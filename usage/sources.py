@@ -4,7 +4,7 @@ So one sum can be taken over a mixture of them. Requests are summed up in the da
 and by the same statements on SQLite and PostgreSQL but for a few words of JSON.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 
@@ -12,6 +12,7 @@ from django.db import connection
 from django.db.models import QuerySet
 from django.db.models.functions import Coalesce
 
+from usage import histogram
 from usage.models import (
     DailyMarginal,
     DailyUsage,
@@ -33,11 +34,11 @@ GROUP = ("account_id", "account_name", "key_id", "key_name", "model", "outcome")
 
 # What marginal sums are by, and the columns that they keep of `GROUP`.
 DIMENSIONS = {
-    "": (),
     "account": ("account_id", "account_name"),
     "key": ("key_id", "key_name"),
     "model": ("model",),
     "outcome": ("outcome",),
+    "": (),  # last: it is made of those before
 }
 
 # What is summed up, and what a request adds to it.
@@ -81,11 +82,11 @@ class Source:
 
     def measures(self) -> str:
         """SELECT what is summed up."""
-        shown = [
-            f"{value if self.table == ROWS else name} AS {name}"
-            for name, value in MEASURES.items()
-        ]
-        return self._select(shown, self.table, self.where)
+        return self._summands(MEASURES)
+
+    def whole(self) -> str:
+        """SELECT what is summed up and histograms; of a request, its bucket."""
+        return self._summands(MEASURES | COUNTS)
 
     def requests(self) -> str:
         """SELECT how many requests there are."""
@@ -98,10 +99,25 @@ class Source:
             bucket = COUNTS[column]
             shown = [f"{bucket} AS bucket", "1 AS n"]
             return self._select(shown, ROWS, f"({self.where}) AND {bucket} IS NOT NULL")
-        shown = ["CAST(item.key AS INTEGER) AS bucket", f"{_ITEM_VALUE} AS n"]
-        each = "jsonb_each_text" if _is_postgres() else "json_each"
-        table = f"{self.table} CROSS JOIN {each}({self.table}.{column}) AS item"
+        if _is_postgres():
+            # Keys one by one, not `jsonb_each`, which sets up a table for each row.
+            each = f"jsonb_object_keys({column}) AS bucket"
+            listed = self._select([column, each], self.table, self.where)
+            columns = ", ".join(["at", *GROUP])
+            return (
+                f"SELECT {columns}, CAST(bucket AS INTEGER) AS bucket, "  # noqa: S608
+                f"CAST({column}->>bucket AS BIGINT) AS n FROM ({listed}) AS listed"
+            )
+        shown = ["CAST(item.key AS INTEGER) AS bucket", "item.value AS n"]
+        table = f"{self.table} CROSS JOIN json_each({self.table}.{column}) AS item"
         return self._select(shown, table, self.where)
+
+    def _summands(self, columns: Mapping[str, str]) -> str:
+        shown = [
+            f"{value if self.table == ROWS else name} AS {name}"
+            for name, value in columns.items()
+        ]
+        return self._select(shown, self.table, self.where)
 
     def _select(self, shown: Sequence[str], table: str, where: str) -> str:
         if self.table == ROWS and not _is_postgres():
@@ -111,7 +127,7 @@ class Source:
         return f"SELECT {columns} FROM {table} WHERE {where}"  # noqa: S608  # ours
 
 
-_ITEM_VALUE = "CAST(item.value AS BIGINT)"
+_ADD_UP = "add_up_histograms"
 
 
 def _is_postgres() -> bool:
@@ -160,31 +176,57 @@ def whole(
 ) -> tuple[str, list[Value]]:
     """SELECT sums and histograms by what is kept of `GROUP`, as roll-ups have them.
 
-    What is not kept is empty, or 0.
+    What is not kept is empty, or 0. SQLite must have been taught before.
     """
+    shown = [name if name in kept else _nothing(name) for name in GROUP]
+    summed = [f"SUM({name}) AS {name}" for name in MEASURES]
     by = ["at", *kept]
-    first, values = sums(sources, by)
-    shown = [
-        f"sums.{name}" if name not in GROUP or name in kept else _nothing(name)
-        for name in ("at", *GROUP, *MEASURES)
-    ]
-    joins = []
-    pack = "jsonb_object_agg" if _is_postgres() else "json_group_object"
+    if _is_postgres():
+        parts, values = _parts(sources, by)
+        packed = [
+            f"COALESCE(jsonb_object_agg(CAST({column}_bucket AS VARCHAR), n) "
+            f"FILTER (WHERE {column}_bucket IS NOT NULL), '{{}}') AS {column}"
+            for column in COUNTS
+        ]
+    else:
+        parts = " UNION ALL ".join(source.whole() for source in sources)
+        values = _values(sources)
+        packed = [f"{_ADD_UP}({column}) AS {column}" for column in COUNTS]
+    columns = ", ".join(["at", *shown, *summed, *packed])
+    return f"SELECT {columns} FROM ({parts}) AS parts{_group_by(by)}", values  # noqa: S608
+
+
+def _parts(sources: Sequence[Source], by: Sequence[str]) -> tuple[str, list[Value]]:
+    """SELECT sums, and below them the buckets of each histogram.
+
+    PostgreSQL can join these to rows only on all columns that they are by, of which it
+    knows too little to choose a good plan. Grouping them once more is cheap.
+    """
+    buckets = [f"{column}_bucket" for column in COUNTS]
+    summed, values = sums(sources, by)
+    nothing = ", ".join(f"CAST(NULL AS BIGINT) AS {name}" for name in [*buckets, "n"])
+    parts = [f"SELECT summed.*, {nothing} FROM ({summed}) AS summed"]  # noqa: S608
     for column in COUNTS:
         counted, more = bucket_counts(sources, column, by)
-        packed = (
-            f"SELECT {', '.join(by)}, "  # noqa: S608
-            f"{pack}(CAST(bucket AS VARCHAR), n) AS counts "
-            f"FROM ({counted}) AS counted{_group_by(by)}"
-        )
-        same = " AND ".join(f"sums.{name} = {column}.{name}" for name in by)
-        joins.append(f"LEFT JOIN ({packed}) AS {column} ON {same}")
-        shown.append(f"COALESCE({column}.counts, '{{}}')")
+        shown = [
+            *by,
+            *("NULL" for _ in MEASURES),
+            *("bucket" if name == f"{column}_bucket" else "NULL" for name in buckets),
+            "n",
+        ]
+        parts.append(f"SELECT {', '.join(shown)} FROM ({counted}) AS counted")  # noqa: S608
         values += more
-    return (
-        f"SELECT {', '.join(shown)} FROM ({first}) AS sums {' '.join(joins)}",  # noqa: S608
-        values,
-    )
+    return " UNION ALL ".join(parts), values
+
+
+def teach_sqlite() -> None:
+    """Let SQLite add histograms up, for which it would need several passes by itself.
+
+    What it learnt is forgotten with the connection.
+    """
+    if not _is_postgres():
+        connection.ensure_connection()
+        connection.connection.create_aggregate(_ADD_UP, 1, histogram.Adding)
 
 
 def insert(table: str, at: str, sources: Sequence[Source]) -> tuple[str, list[Value]]:

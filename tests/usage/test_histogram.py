@@ -1,3 +1,4 @@
+import json
 from collections import Counter
 
 import pytest
@@ -26,6 +27,22 @@ def test_every_span_has_its_bucket(span):
 @given(spans, spans)
 def test_histograms_add_up(left, right):
     assert counts(left) + counts(right) == counts(left + right)
+
+
+@given(spans, spans)
+def test_sqlite_adds_up_histograms_and_single_buckets(left, right):
+    adding = histogram.Adding()
+    adding.step(None)
+    for bucket in map(histogram.bucket_of, left):
+        adding.step(bucket)
+    adding.step(json.dumps(counts(right)))
+
+    found = json.loads(adding.finalize())
+    assert {int(bucket): n for bucket, n in found.items()} == counts(left + right)
+
+
+def test_the_sum_of_no_histogram_is_an_empty_one():
+    assert histogram.Adding().finalize() == "{}"
 
 
 @given(
