@@ -288,7 +288,7 @@ def test_a_cost_whose_price_has_changed_is_not_split(admin_client):
         ({"model_answered": "claude-unheard-of"}, "has no price"),
         ({"account_kind": "oauth"}, "Covered by the account's plan"),
         ({"usage": None}, "used nothing that costs anything"),
-        ({"is_incomplete": True}, "may have used more than it said"),
+        ({"is_incomplete": True}, "may have used more than this"),
     ],
 )
 def test_what_is_special_about_a_cost_is_said(fields, said):
