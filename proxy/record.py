@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from time import monotonic
+from time import monotonic, time_ns
 from typing import Any
 
 import structlog
@@ -36,7 +36,8 @@ class End(StrEnum):
 
 
 def new_request_id() -> str:
-    return "req_" + secrets.token_hex(12)
+    """Return an id that begins with the time: an index of many grows at its end."""
+    return f"req_{time_ns() // 1_000_000:012x}{secrets.token_hex(6)}"
 
 
 @dataclass(slots=True)

@@ -169,7 +169,7 @@ class PriceTable:
         factor = price.geo_factors.get(usage.inference_geo or "", Decimal(1))
         if usage.service_tier == "batch":
             factor *= price.batch_factor
-        return rates and rates.times(factor)
+        return rates if rates is None or factor == 1 else rates.times(factor)
 
 
 def _prompt(run: Part, usage: Usage) -> int:

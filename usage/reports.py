@@ -284,7 +284,7 @@ def _sources(
     for since, until in spans:
         span, values = _between("hour", since, until)
         where = f"{of_dimension}{span} AND NOT ({is_new}){chosen}"
-        at = f"'{values[0]}'" if isinstance(by, Days) else at_hour
+        at = sources.moment(since) if isinstance(by, Days) else at_hour
         parts.append(Source(hour_table, at, where, values + more))
     return parts
 

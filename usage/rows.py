@@ -5,6 +5,7 @@ see `store`.
 """
 
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -76,7 +77,7 @@ def of_finished(entry: Finished, prices: PriceTable) -> Row:
 
     Errors: ValueError for an end that is not known.
     """
-    outcome = outcome_of(EndReason(entry.end_reason), entry.status)
+    outcome = _outcome(entry.end_reason, entry.status)
     model = entry.model_answered
     if not model and entry.account_id is not None and outcome is not Outcome.REFUSED:
         # What nobody could serve may be any word, and its sums are kept for ever.
@@ -152,6 +153,11 @@ def _beginning(entry: Begun) -> dict[str, Any]:
         "model_asked": _text(entry.model_asked, 200),
         "request_bytes": _number(entry.request_bytes),
     }
+
+
+@lru_cache(maxsize=256)
+def _outcome(end_reason: str, status: int) -> Outcome:
+    return outcome_of(EndReason(end_reason), status)
 
 
 def timestamp(at: datetime) -> str:

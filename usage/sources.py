@@ -277,6 +277,12 @@ def as_day(value: date | str) -> date:
     return date.fromisoformat(value) if isinstance(value, str) else value
 
 
+def moment(at: datetime) -> str:
+    """The SQL for a time that is the same for every row."""
+    literal = f"'{time_value(at)}'"
+    return f"TIMESTAMPTZ {literal}" if _is_postgres() else literal
+
+
 def day_of(column: str) -> str:
     """The day, in UTC, of a column of times."""
     if _is_postgres():

@@ -60,4 +60,6 @@ class Usage(msgspec.Struct, frozen=True, omit_defaults=True):
     @property
     def tokens(self) -> Tokens:
         """The sum of what is billed."""
-        return sum((run.tokens for run in self.runs), Tokens())
+        if not self.parts:
+            return self.stated
+        return sum((part.tokens for part in self.parts), Tokens())

@@ -1,6 +1,8 @@
 import json
+import re
 
 import pytest
+import time_machine
 from structlog.testing import capture_logs
 
 from clients import keys
@@ -16,7 +18,14 @@ def test_request_ids_look_like_the_apis_and_never_repeat():
     ids = {new_request_id() for _ in range(1000)}
 
     assert len(ids) == 1000
-    assert all(id.startswith("req_") for id in ids)
+    assert all(re.fullmatch("req_[0-9a-f]{24}", id) for id in ids)
+
+
+def test_a_later_request_has_a_larger_id():
+    with time_machine.travel("2026-11-26", tick=False) as traveller:
+        first = new_request_id()
+        traveller.shift(0.001)
+        assert new_request_id() > first
 
 
 def test_times_are_milliseconds_since_the_start():
