@@ -30,12 +30,18 @@ _CHUNK_BYTES = 256 * 1024
 _LOOKED_AT = 100  # lines, for one that tells of an end
 _FILE = re.compile(r"^(?P<owner>[0-9a-f]+)\.(?P<number>\d+)\.journal$")
 _encoder = msgspec.json.Encoder()
+_BEGUN = b'{"type":"begun"'
 _decoder: msgspec.json.Decoder[Entry] = msgspec.json.Decoder(Entry)
 
 
 def encode(entry: Entry) -> bytes:
     """Write an entry as a line; JSON has no raw line ends."""
     return _encoder.encode(entry) + b"\n"
+
+
+def tells_of_end(line: bytes) -> bool:
+    """May a line be that of a request that is over? The others need no reading."""
+    return not line.startswith(_BEGUN)
 
 
 def decode(line: bytes) -> Entry | None:

@@ -154,11 +154,9 @@ class Ledger:
 
     def _store(self, lines: list[bytes]) -> tuple[int, int]:
         """Store lines of the journal; return how many requests, and how many not."""
-        finished = [
-            entry
-            for entry in recovery.read_entries(lines)
-            if isinstance(entry, Finished)
-        ]
+        ends = [line for line in lines if journal.tells_of_end(line)]
+        entries = recovery.read_entries(ends)
+        finished = [entry for entry in entries if isinstance(entry, Finished)]
         return len(finished), recovery.store_finished(finished, self._price_table())
 
     async def recover(self) -> None:
