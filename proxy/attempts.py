@@ -57,6 +57,7 @@ class Attempts:
     # Whom an answer is awaited from, on trial or not, and what it has said so far.
     asked: PooledAccount | None = None
     is_trial: bool = False
+    is_under_way: bool = False  # the attempt; afterwards others are waited for
     reply: UpstreamReply | None = None
     # Whose answer it became.
     served_by: PooledAccount | None = None
@@ -88,6 +89,7 @@ class Attempts:
         account = await self._choose()
         while True:
             outcome = await self._attempt(account)
+            self.is_under_way = False
             self.served_by = account
             if isinstance(outcome, Served):
                 self.asked = None
@@ -102,7 +104,7 @@ class Attempts:
 
     def _too_late(self) -> ClaudeProxyError:
         error = UpstreamTimeoutError(Stage.PERHAPS_EXECUTED, "REQUEST_TIMEOUT passed")
-        if self.asked is not None:
+        if self.asked is not None and self.is_under_way:
             judgement = outcomes.judge_error(error, is_stream=self.ask.facts.is_stream)
             self._note_failure(self.asked, judgement).may_have_used = True
             self._charge(self.asked, judgement)
@@ -115,6 +117,7 @@ class Attempts:
     async def _attempt(self, account: PooledAccount) -> Served | Failed:
         self.made += 1
         self.attempted = monotonic()
+        self.is_under_way = True
         self._note_choice(account)
         try:
             reply = await self._open(account)
@@ -149,8 +152,8 @@ class Attempts:
         )
         reply = await self.request.gateway.upstream.open(outgoing)
         self.reply = reply
-        self._note_quota(account, reply)
         self.request.resources.push_async_callback(reply.aclose)
+        self._note_quota(account, reply)
         return reply
 
     async def _read_error(self, reply: UpstreamReply, account: PooledAccount) -> Failed:

@@ -272,7 +272,8 @@ async def _write_activity(activity: Activity) -> None:
 async def _write_quotas(quotas: Sightings) -> None:
     if taken := quotas.take():
         try:
-            await db.run(partial(quota_sightings.write, taken))
+            # It waits for whoever holds an account, and nobody waits for it.
+            await db.run_apart(partial(quota_sightings.write, taken))
         except (OperationalError, InterfaceError):
             quotas.put_back(taken)  # the database is away; anything else would stay
             raise

@@ -29,6 +29,14 @@ def pytest_make_parametrize_id(val: object) -> str | None:
     return None
 
 
+# Each is one test that takes long: at the end, all but one processor would wait for it.
+_FIRST = ("tests/usage/test_postgres.py",)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: not item.nodeid.startswith(_FIRST))
+
+
 @pytest.fixture(scope="session")
 def _claude_server() -> Iterator[SandboxServer]:
     with SandboxServer() as server:

@@ -16,7 +16,7 @@ import re
 import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import msgspec
@@ -27,7 +27,7 @@ from usage.entries import Begun, Finished
 Entry = Begun | Finished
 
 _CHUNK_BYTES = 256 * 1024
-_LOOKED_AT = 100  # lines, for one that tells of an end
+_LINES = 500  # read at a time
 _FILE = re.compile(r"^(?P<owner>[0-9a-f]+)\.(?P<number>\d+)\.journal$")
 _encoder = msgspec.json.Encoder()
 _BEGUN = b'{"type":"begun"'
@@ -230,7 +230,7 @@ class Leftover:
             descriptor = os.open(path, os.O_RDONLY)
             try:
                 at = 0
-                while (batch := read_lines(descriptor, at, 500)).lines:
+                while (batch := read_lines(descriptor, at, _LINES)).lines:
                     yield batch.lines
                     at = batch.end
                 if rest := os.pread(descriptor, _CHUNK_BYTES, at):
@@ -293,14 +293,17 @@ def backlog(directory: Path) -> Backlog:
         for path in directory.glob(f"{owner}.*.journal"):
             # Who ended well has removed them between two of these lines.
             with contextlib.suppress(FileNotFoundError):
-                size = path.stat().st_size
+                stat = path.stat()
                 start = stored if path.name == marked else 0
-                if path.name < marked or size <= start:
+                if path.name < marked or stat.st_size <= start:
                     continue
-                found.bytes += size - start
+                found.bytes += stat.st_size - start
                 found.files += 1
-                ends = [it for it in (found.since, _first_end(path, start)) if it]
-                found.since = min(ends, default=None)
+                try:
+                    end = _first_end(path, start)
+                except PermissionError:  # left by a gateway of another user
+                    end = datetime.fromtimestamp(stat.st_mtime, UTC)
+                found.since = min(filter(None, (found.since, end)), default=None)
     return found
 
 
@@ -308,12 +311,14 @@ def _first_end(path: Path, start: int) -> datetime | None:
     """When the first request of those lines was over; None if none of them was."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        lines = read_lines(descriptor, start, _LOOKED_AT).lines
+        at = start
+        while (batch := read_lines(descriptor, at, _LINES)).lines:
+            for line in filter(tells_of_end, batch.lines):
+                if isinstance(entry := decode(line), Finished):
+                    return entry.started_at + timedelta(milliseconds=entry.duration_ms)
+            at = batch.end
     finally:
         os.close(descriptor)
-    for entry in map(decode, lines):
-        if isinstance(entry, Finished):
-            return entry.started_at + timedelta(milliseconds=entry.duration_ms)
     return None
 
 

@@ -43,7 +43,7 @@ _FILE_BYTES = 16 * 1024**2
 _KEPT = 1000
 _TROUBLE = (OSError, DatabaseError)
 # Anybody can ask without a key, as fast as they like, and must not fill the disk.
-_STRANGERS_BURST = 100
+_STRANGERS_BURST = 5000
 _STRANGERS_PER_SECOND = 10
 
 

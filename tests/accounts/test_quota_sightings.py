@@ -185,6 +185,19 @@ def test_what_was_seen_of_an_account_goes_with_it():
 
 
 @pytest.mark.django_db
+def test_who_deletes_an_account_locks_it_first_like_who_writes_what_it_has():
+    account = make_account()
+    quota_sightings.write([sighting(account, plan())])
+    with CaptureQueriesContext(connection) as captured:
+        removal.delete(account, actor="admin")
+
+    statements = [query["sql"] for query in captured.captured_queries]
+    first, *_ = [it for it in statements if not it.startswith("SAVEPOINT")]
+    assert first.startswith("SELECT")
+    assert 'FROM "accounts_account"' in first
+
+
+@pytest.mark.django_db
 def test_of_very_many_windows_those_seen_last_are_kept():
     account = make_account()
     for number in range(70):

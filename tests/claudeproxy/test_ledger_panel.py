@@ -65,6 +65,30 @@ def test_a_request_under_way_for_long_is_no_trouble(directory: Path) -> None:
         assert not ledger_panel.load(timezone.now())
 
 
+def test_many_requests_under_way_hide_none_that_waits(directory: Path) -> None:
+    with worker(directory, minutes_ago=0) as journal:
+        journal.note_stored(journal.read(10))
+        for number in range(1200):
+            journal.write(encode(begun(f"req_{number}")))
+        at = timezone.now() - timedelta(minutes=9)
+        journal.write(encode(finished(started_at=at, duration_ms=0.0)))
+        assert ledger_panel.load(timezone.now()).waiting_since == at
+
+
+def test_a_journal_of_another_user_is_told_by_its_last_line(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise PermissionError
+
+    with worker(directory, minutes_ago=9):
+        monkeypatch.setattr("usage.journal._first_end", refuse)
+        later = timezone.now() + timedelta(minutes=5)
+        found = ledger_panel.load(later)
+    assert found.waiting_since is not None
+    assert timedelta(minutes=4) < later - found.waiting_since < timedelta(minutes=6)
+
+
 def test_a_journal_that_is_not_stored_is_told_with_its_size(
     directory: Path, admin_client: Client
 ) -> None:

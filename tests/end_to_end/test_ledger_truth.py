@@ -222,7 +222,9 @@ def test_streams_that_are_left_before_their_end_have_used_what_was_said_until_th
         caller.send(data)
         size = len(caller.receive_until(b"event: content_block_stop"))
 
-    taken = leave_at(asking_once.port, data, range(0, size, SAMPLE))
+    # Fewer bytes may be to come: frames that come at once share a chunk of HTTP.
+    shortest = size - 8 * len(parts)
+    taken = leave_at(asking_once.port, data, range(0, shortest, SAMPLE))
 
     rows = new_rows(asking_once, before, 2 + len(taken))
     assert delta.startswith(b"event: message_delta\n")

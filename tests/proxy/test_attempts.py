@@ -242,6 +242,20 @@ async def test_what_failed_is_recorded():
     assert failed == [("upstream", "status 500"), ("network", "network")]
 
 
+async def test_an_attempt_that_was_refused_is_not_blamed_for_the_wait_after_it(
+    settings, monkeypatch
+):
+    async def never(*_: object) -> None:
+        await asyncio.Event().wait()
+
+    settings.REQUEST_TIMEOUT = timedelta(milliseconds=50)
+    monkeypatch.setattr(Attempts, "_renew", never)
+    _, request = await Case(saying("refused")).run()
+
+    (attempt,) = request.record.attempts
+    assert (attempt.reason, attempt.may_have_used) == ("credential refused", False)
+
+
 @pytest.mark.parametrize(
     ("kind", "may_have_used"),
     [

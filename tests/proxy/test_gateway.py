@@ -242,7 +242,7 @@ async def test_a_quota_waits_for_a_database_that_is_away(monkeypatch):
     async with gateway.running() as opened:
         note_quota(opened, account)
         with monkeypatch.context() as patch:
-            patch.setattr(db, "run", refuse)
+            patch.setattr(db, "run_apart", refuse)
             with pytest.raises(OperationalError):
                 await gateway._write_quotas(opened.quotas)
         await gateway._write_quotas(opened.quotas)
@@ -259,7 +259,7 @@ async def test_a_quota_that_cannot_be_stored_is_not_tried_for_ever(monkeypatch):
     async with gateway.running() as opened:
         note_quota(opened, account)
         with monkeypatch.context() as patch:
-            patch.setattr(db, "run", refuse)
+            patch.setattr(db, "run_apart", refuse)
             with pytest.raises(DataError):
                 await gateway._write_quotas(opened.quotas)
 
