@@ -2,9 +2,11 @@
 
 from datetime import timedelta, tzinfo
 from pathlib import Path
-from typing import Literal, cast
+from typing import Literal, TypeAlias, cast
 
 from django.conf import settings
+
+RoutingStrategy: TypeAlias = Literal["affinity", "round_robin"]
 
 
 class Conf:
@@ -47,8 +49,8 @@ class Conf:
         return settings.REQUEST_TIMEOUT
 
     @property
-    def routing_strategy(self) -> Literal["affinity", "round_robin"]:
-        return cast(Literal["affinity", "round_robin"], settings.ROUTING_STRATEGY)
+    def routing_strategy(self) -> RoutingStrategy:
+        return cast(RoutingStrategy, settings.ROUTING_STRATEGY)
 
     @property
     def oauth_client_id(self) -> str:
