@@ -27,7 +27,8 @@ _CLOSE = 0.75
 _NBSP = "\N{NO-BREAK SPACE}"
 _SPAN = re.compile(r"(\d{1,4})([mhd])(?:_(\w+))?", re.ASCII)
 _MINUTES = {"m": 1, "h": 60, "d": 24 * 60}
-_LABELS = {"oi": "overage included", "overage": "paid usage"}
+_OVERAGE = "overage"
+_LABELS = {"oi": "overage included", _OVERAGE: "paid usage"}
 _BUCKETS = ("requests", "tokens", "input-tokens", "output-tokens")
 _STATUS_WORDS = {"allowed_warning": "close to its limit", "rejected": "spent"}
 
@@ -135,8 +136,8 @@ def _reading(quota: Quota, now: datetime) -> Reading:
         width=0 if used is None else min(100, round(used * 100)),
         left=left,
         over=_over(quota),
-        status=_STATUS_WORDS.get(quota.status, quota.status.replace("_", " ")),
-        condition=_condition(used, quota.status),
+        status=_status(quota),
+        condition=_condition(quota),
         is_old=now - quota.seen_at >= _RECENTLY,
     )
 
@@ -157,6 +158,17 @@ def _label(name: str) -> str:
     return _LABELS.get(name, re.sub("[_-]+", " ", name))
 
 
+def _is_refused(quota: Quota) -> bool:
+    """Is it paid usage that the account is not allowed? Nothing of it need be used."""
+    return quota.name == _OVERAGE and quota.status == "rejected"
+
+
+def _status(quota: Quota) -> str:
+    if _is_refused(quota):
+        return "not allowed"
+    return _STATUS_WORDS.get(quota.status, quota.status.replace("_", " "))
+
+
 def _percent(used: float) -> str:
     whole = round(used * 100)
     if whole == 0 and used > 0:
@@ -165,8 +177,9 @@ def _percent(used: float) -> str:
     return figures.compact(99 if whole == 100 and used < 1 else whole, figures.PERCENT)
 
 
-def _condition(used: float | None, status: str) -> str:
-    if status == "rejected" or (used is not None and used >= 1):
+def _condition(quota: Quota) -> str:
+    used = quota.utilization or 0
+    if used >= 1 or (quota.status == "rejected" and not _is_refused(quota)):
         return "spent"
-    is_close = used is not None and used >= _CLOSE
-    return "close" if is_close or status == "allowed_warning" else ""
+    is_close = used >= _CLOSE or quota.status == "allowed_warning"
+    return "close" if is_close else ""

@@ -84,6 +84,15 @@ def test_a_limit_has_a_status_in_words(used, status, words, condition):
     assert (reading.status, reading.condition) == (words, condition)
 
 
+@pytest.mark.parametrize(("used", "condition"), [(None, ""), (0.5, ""), (1.0, "spent")])
+def test_paid_usage_that_is_rejected_is_not_allowed_and_need_not_be_spent(
+    used, condition
+):
+    reading = only(name="overage", utilization=used, status="rejected")
+
+    assert (reading.status, reading.condition) == ("not allowed", condition)
+
+
 @pytest.mark.parametrize(
     ("fields", "is_over"),
     [
