@@ -27,7 +27,7 @@ _CLOSE = 0.75
 _NBSP = "\N{NO-BREAK SPACE}"
 _SPAN = re.compile(r"(\d{1,4})([mhd])(?:_(\w+))?", re.ASCII)
 _MINUTES = {"m": 1, "h": 60, "d": 24 * 60}
-_OVERAGE = "overage"
+_OVERAGE, _PLAN = "overage", "plan"
 _LABELS = {"oi": "overage included", _OVERAGE: "paid usage"}
 _BUCKETS = ("requests", "tokens", "input-tokens", "output-tokens")
 _STATUS_WORDS = {"allowed_warning": "close to its limit", "rejected": "spent"}
@@ -53,9 +53,14 @@ class Quota:
         return self.limit is not None
 
     @property
-    def is_span(self) -> bool:
-        """Is it a span of a plan's, such as its five hours?"""
-        return _SPAN.fullmatch(self.name) is not None or self.name == "plan"
+    def is_of_plan(self) -> bool:
+        """Is it a span of a plan's, such as its five hours, or the whole of it?
+
+        The whole is told only where no span is: once it is over it says nothing more.
+        """
+        return bool(_SPAN.fullmatch(self.name)) or (
+            self.name == _PLAN and not self.is_over
+        )
 
 
 @dataclass(frozen=True)
@@ -92,7 +97,9 @@ def brief(rows: Iterable[QuotaWindow], now: datetime) -> tuple[Reading, ...]:
     """
     known = quotas(rows, now)
     buckets = [it for it in known if it.is_bucket]
-    shown = [it for it in known if not it.is_bucket and (it.is_span or it.utilization)]
+    shown = [
+        it for it in known if not it.is_bucket and (it.is_of_plan or it.utilization)
+    ]
     if buckets:
         # What counts still goes first; of equals, the first.
         shown.append(max(buckets, key=lambda it: (not it.is_over, it.utilization or 0)))
