@@ -269,6 +269,15 @@ def test_today_begins_at_midnight_in_the_zone(admin_client: Client) -> None:
     assert found == ["req_today"]
 
 
+@time_machine.travel(datetime(2026, 11, 1, 5, 30, tzinfo=UTC), tick=False)
+def test_today_begins_with_the_first_midnight_of_two(
+    settings: Any, admin_client: Client
+) -> None:
+    settings.OPERATOR_TIME_ZONE = ZoneInfo("America/Havana")
+    since = chosen_since(admin_client.get(LOG), "started_at")
+    assert since["Today"] == "2026-11-01 00:00:00-04:00"
+
+
 @pytest.mark.usefixtures("berlin")
 @time_machine.travel(SUMMER, tick=False)
 def test_today_among_events_begins_at_midnight_in_the_zone(
