@@ -44,7 +44,7 @@ class Quota:
     remaining: int | None
     resets_at: datetime | None
     status: str
-    is_over: bool  # it has been reset since
+    is_over: bool  # it was reset since; or not seen for a day, if nobody knows when
     seen_at: datetime
 
     @property
