@@ -105,6 +105,18 @@ def test_the_day_without_one_hour_has_23(is_rolled: bool) -> None:
 
 
 @pytest.mark.django_db
+def test_days_may_be_told_in_any_zone() -> None:
+    for number in range(48):
+        add(str(number), MOMENTS[4] - number * HOUR)
+    roll_up()
+    add("now", MOMENTS[4])
+    days, until = days_until(MOMENTS[4], "Europe/Berlin")
+    berlin = ZoneInfo("Europe/Berlin")
+    told = Days(tuple(start.astimezone(berlin) for start in days.starts))
+    assert grouped(told, until.astimezone(berlin)) == grouped(days, until)
+
+
+@pytest.mark.django_db
 def test_days_take_no_more_queries_than_those_of_utc(
     django_assert_num_queries: Any,
 ) -> None:
