@@ -130,9 +130,8 @@ class Line:
             setattr(self, name, getattr(self, name) + amount)
 
 
-_COLUMNS: dict[By | type[Days] | None, tuple[str, ...]] = {
+_COLUMNS: dict[By | None, tuple[str, ...]] = {
     None: (),
-    Days: ("at",),
     By.HOUR: ("at",),
     By.DAY: ("at",),
     By.ACCOUNT: ("account_id", "account_name"),
@@ -221,7 +220,9 @@ def _lines(
 
 
 def _columns_of(by: By | Days | None) -> tuple[str, ...]:
-    return _COLUMNS[Days if isinstance(by, Days) else by]
+    if isinstance(by, Days):
+        return ("at",)
+    return _COLUMNS[by]
 
 
 def _group(by: By | Days | None, keys: Sequence[Any]) -> Any:
