@@ -117,7 +117,7 @@ def _sort_in(
 def _add_claim(
     windows: dict[str, dict[str, bytes]], whole: Mapping[str, bytes]
 ) -> None:
-    """Add the limit that matters most, which may have no headers of its own."""
+    """Add the limit that matters most, of which headers of its own may tell less."""
     facts = {fact: whole[fact] for fact in ("status", "reset") if fact in whole}
     claim = whole.get("representative-claim", b"").decode("latin-1")
     for word, short in _WORDS_OF_CLAIMS:
@@ -127,7 +127,7 @@ def _add_claim(
             return  # nobody can tell which of them is meant
         claim = "plan"
     if facts:
-        windows.setdefault(claim, facts)
+        windows[claim] = facts | windows.get(claim, {})
 
 
 def _windows(

@@ -27,7 +27,8 @@ _CLOSE = 0.75
 _NBSP = "\N{NO-BREAK SPACE}"
 _SPAN = re.compile(r"(\d{1,4})([mhd])(?:_(\w+))?", re.ASCII)
 _MINUTES = {"m": 1, "h": 60, "d": 24 * 60}
-_LABELS = {"oi": "overage included", "overage": "paid usage"}
+_OVERAGE, _PLAN = "overage", "plan"
+_LABELS = {"oi": "overage included", _OVERAGE: "paid usage"}
 _BUCKETS = ("requests", "tokens", "input-tokens", "output-tokens")
 _STATUS_WORDS = {"allowed_warning": "close to its limit", "rejected": "spent"}
 
@@ -43,7 +44,7 @@ class Quota:
     remaining: int | None
     resets_at: datetime | None
     status: str
-    is_over: bool  # it has been reset since
+    is_over: bool  # it was reset since; or not seen for a day, if nobody knows when
     seen_at: datetime
 
     @property
@@ -52,9 +53,14 @@ class Quota:
         return self.limit is not None
 
     @property
-    def is_span(self) -> bool:
-        """Is it a span of a plan's, such as its five hours?"""
-        return _SPAN.fullmatch(self.name) is not None or self.name == "plan"
+    def is_of_plan(self) -> bool:
+        """Is it a span of a plan's, such as its five hours, or the whole of it?
+
+        The whole is told only where no span is: once it is over it says nothing more.
+        """
+        return bool(_SPAN.fullmatch(self.name)) or (
+            self.name == _PLAN and not self.is_over
+        )
 
 
 @dataclass(frozen=True)
@@ -91,7 +97,9 @@ def brief(rows: Iterable[QuotaWindow], now: datetime) -> tuple[Reading, ...]:
     """
     known = quotas(rows, now)
     buckets = [it for it in known if it.is_bucket]
-    shown = [it for it in known if not it.is_bucket and (it.is_span or it.utilization)]
+    shown = [
+        it for it in known if not it.is_bucket and (it.is_of_plan or it.utilization)
+    ]
     if buckets:
         # What counts still goes first; of equals, the first.
         shown.append(max(buckets, key=lambda it: (not it.is_over, it.utilization or 0)))
@@ -135,8 +143,8 @@ def _reading(quota: Quota, now: datetime) -> Reading:
         width=0 if used is None else min(100, round(used * 100)),
         left=left,
         over=_over(quota),
-        status=_STATUS_WORDS.get(quota.status, quota.status.replace("_", " ")),
-        condition=_condition(used, quota.status),
+        status=_status(quota),
+        condition=_condition(quota),
         is_old=now - quota.seen_at >= _RECENTLY,
     )
 
@@ -157,6 +165,17 @@ def _label(name: str) -> str:
     return _LABELS.get(name, re.sub("[_-]+", " ", name))
 
 
+def _is_refused(quota: Quota) -> bool:
+    """Is it paid usage that the account is not allowed? Nothing of it need be used."""
+    return quota.name == _OVERAGE and quota.status == "rejected"
+
+
+def _status(quota: Quota) -> str:
+    if _is_refused(quota):
+        return "not allowed"
+    return _STATUS_WORDS.get(quota.status, quota.status.replace("_", " "))
+
+
 def _percent(used: float) -> str:
     whole = round(used * 100)
     if whole == 0 and used > 0:
@@ -165,8 +184,9 @@ def _percent(used: float) -> str:
     return figures.compact(99 if whole == 100 and used < 1 else whole, figures.PERCENT)
 
 
-def _condition(used: float | None, status: str) -> str:
-    if status == "rejected" or (used is not None and used >= 1):
+def _condition(quota: Quota) -> str:
+    used = quota.utilization or 0
+    if used >= 1 or (quota.status == "rejected" and not _is_refused(quota)):
         return "spent"
-    is_close = used is not None and used >= _CLOSE
-    return "close" if is_close or status == "allowed_warning" else ""
+    is_close = used >= _CLOSE or quota.status == "allowed_warning"
+    return "close" if is_close else ""

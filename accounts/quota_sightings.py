@@ -80,7 +80,9 @@ def write(sightings: Collection[Sighting]) -> None:
     for sighting in sorted(sightings, key=lambda it: it.seen_at):
         for window in sighting.windows:
             row = _row(sighting, window)
-            latest[sighting.account_id, _name(row)] = row
+            key = sighting.account_id, _name(row)
+            _keep_used(row, latest.get(key))
+            latest[key] = row
     if not latest:
         return
     ids = {account_id for account_id, _ in latest}
@@ -93,6 +95,8 @@ def write(sightings: Collection[Sighting]) -> None:
             (row.account_id, _name(row)): row
             for row in QuotaWindow.objects.filter(account__in=existing)
         }
+        for key, row in latest.items():
+            _keep_used(row, stored.get(key))
         due = {
             key: row
             for key, row in latest.items()
@@ -122,6 +126,17 @@ def _row(sighting: Sighting, window: Window) -> QuotaWindow:
 
 def _name(row: QuotaWindow) -> Name:
     return row.name, row.model_group
+
+
+def _keep_used(row: QuotaWindow, before: QuotaWindow | None) -> None:
+    """Keep what is used of a window, where an answer tells only of its reset or status.
+
+    It is the same window if it resets at the same time.
+    """
+    if before is None or row.resets_at is None or row.utilization is not None:
+        return
+    if row.resets_at == before.resets_at:
+        row.utilization = before.utilization
 
 
 def _is_news(row: QuotaWindow, stored: QuotaWindow | None) -> bool:

@@ -115,7 +115,8 @@ class QuotaSerializer(serializers.Serializer[Any]):
     )
     is_over = serializers.BooleanField(
         read_only=True,
-        help_text="It was reset since; what is used now has not been seen.",
+        help_text="It was reset since, or was not seen for a day, if its reset is not "
+        "known; what is used now has not been seen.",
     )
     seen_at = serializers.DateTimeField(read_only=True)
 

@@ -44,9 +44,10 @@ class GatewayAdminSite(AdminSite):
         if isinstance(model_or_iterable, type):
             model_or_iterable = [model_or_iterable]
         for model in model_or_iterable:
+            own = options
             if model is User:
-                options = {**options, "readonly_fields": ("last_login", "date_joined")}
-            super().register(model, JOB_PAGES.get(model, admin_class), **options)
+                own = {**options, "readonly_fields": ("last_login", "date_joined")}
+            super().register(model, JOB_PAGES.get(model, admin_class), **own)
 
     def get_urls(self) -> list[URLPattern | URLResolver]:
         page = partial(organization_page.show, site=self)

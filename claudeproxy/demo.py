@@ -132,7 +132,7 @@ def _prepare(manage: Manage, sandbox: SandboxServer, say: Say) -> str:
         manage.begin_json("add_account", name, "--kind", "api_key") for name in ACCOUNTS
     ]
     signing_in = manage.begin_json(
-        *("add_account", PERSON, "--kind", "oauth", "--from-json", "-")
+        "add_account", PERSON, "--kind", "oauth", "--from-json", "-"
     )
     for name, command in zip(ACCOUNTS, adding, strict=True):
         command.read(f"sk-sandbox-{name}\n")

@@ -173,13 +173,14 @@ def _parse_time_zone(raw: str) -> tzinfo:
     except (KeyError, ValueError, OSError):  # no such file; none that may be; no zone
         pass
     # None of Etc, whose signs are the other way round.
-    places = {
+    known = {
         name.casefold(): name
         for name in available_timezones()
         if "/" in name and not name.startswith("Etc/")
-    }
-    near = get_close_matches(raw.casefold(), places, n=1, cutoff=0.75)
-    example = places[near[0]] if near else "Europe/Berlin"
+    } | {"utc": "UTC"}
+    # Less near than that, `UTC+2` would be told to be UTC.
+    near = get_close_matches(raw.casefold(), known, n=1, cutoff=0.8)
+    example = known[near[0]] if near else "Europe/Berlin"
     raise ValueError(
         f"{raw!r} is no time zone that this machine knows; use a name of the IANA "
         f"list, such as {example}"

@@ -32,5 +32,5 @@ class Days:
         return self.starts[max(bisect_right(self.starts, at) - 1, 0)]
 
     def spans(self, end: datetime) -> list[tuple[datetime, datetime]]:
-        """When each of them begins and ends."""
-        return list(pairwise([*self.starts, end]))
+        """When each of them begins and ends, in UTC, in which statements are."""
+        return list(pairwise(at.astimezone(UTC) for at in (*self.starts, end)))

@@ -126,7 +126,10 @@ class TimeFilter(admin.DateFieldListFilter):
         super().__init__(*args, **kwargs)
         self.title = "time"
         # Days before it are counted by the calendar, and so begin at midnight too.
-        today = timezone.localtime().replace(hour=0, minute=0, second=0, microsecond=0)
+        # Where midnight comes twice, the day begins with the first one.
+        today = timezone.localtime().replace(
+            hour=0, minute=0, second=0, microsecond=0, fold=0
+        )
         self.links = (
             ("Any time", {}),
             ("Today", self._since(today)),

@@ -5,6 +5,7 @@ these yet are read one by one, with the rest of their hour. So a figure is exact
 moment, and a report is five queries, however much it covers.
 """
 
+from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -129,9 +130,8 @@ class Line:
             setattr(self, name, getattr(self, name) + amount)
 
 
-_COLUMNS: dict[By | type[Days] | None, tuple[str, ...]] = {
+_COLUMNS: dict[By | None, tuple[str, ...]] = {
     None: (),
-    Days: ("at",),
     By.HOUR: ("at",),
     By.DAY: ("at",),
     By.ACCOUNT: ("account_id", "account_name"),
@@ -220,7 +220,9 @@ def _lines(
 
 
 def _columns_of(by: By | Days | None) -> tuple[str, ...]:
-    return _COLUMNS[Days if isinstance(by, Days) else by]
+    if isinstance(by, Days):
+        return ("at",)
+    return _COLUMNS[by]
 
 
 def _group(by: By | Days | None, keys: Sequence[Any]) -> Any:
@@ -265,8 +267,9 @@ def _sources(
 
     at_hour = "hour" if is_cut_by_hour else sources.day_of("hour")
     new_hours, is_late = _not_summed_up()
-    is_new = _is_one_of("hour", map(sources.time_value, new_hours))
     span, values = _between("hour", start, end)
+    names = [sources.time_value(hour) for hour in new_hours]
+    is_new = _is_one_of("hour", names)
     parts = [
         Source(ROWS, at_hour, f"{span} AND {is_new}{chosen}", values + more),
         Source(ROWS, at_hour, f"{span} AND {is_late}{chosen}", values + more),
@@ -283,7 +286,10 @@ def _sources(
     # A part for each span, so that each is looked up and nothing between them is read.
     for since, until in spans:
         span, values = _between("hour", since, until)
-        where = f"{of_dimension}{span} AND NOT ({is_new}){chosen}"
+        # Only its own: all of them in each of 30 days would be long to read.
+        own = names[bisect_left(new_hours, since) : bisect_left(new_hours, until)]
+        is_old = f" AND NOT ({_is_one_of('hour', own)})" if own else ""
+        where = f"{of_dimension}{span}{is_old}{chosen}"
         at = sources.moment(since) if isinstance(by, Days) else at_hour
         parts.append(Source(hour_table, at, where, values + more))
     return parts

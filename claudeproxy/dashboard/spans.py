@@ -36,7 +36,7 @@ class Span:
 
     `before` is as much time as has passed of this span, just as long ago as it is long,
     and to the hour. Days ago are counted by the calendar: it ends at the same time of
-    the day, also where clocks were changed since.
+    the day, also where clocks were changed since, but never within this span.
     """
 
     choice: Choice
@@ -79,7 +79,10 @@ def _cut_days(choice: Choice, running: datetime, tz: tzinfo) -> Span:
         choice,
         Buckets(starts, choice.step, tz),
         until=_start_of(today + _DAY, tz),
-        before=(_start_of(first - length, tz), _next_hour(before_until)),
+        before=(
+            _start_of(first - length, tz),
+            min(_next_hour(before_until), starts[0]),
+        ),
     )
 
 

@@ -56,6 +56,31 @@ def test_a_plan_shows_its_windows():
     )
 
 
+@pytest.mark.parametrize(
+    ("own", "window"),
+    [
+        (
+            unified(_5h__utilization="1.0"),
+            Window("5h", "", 1.0, resets_at=SOON, status="rejected"),
+        ),
+        (
+            unified(_5h__reset=str(int((NOW + DAY).timestamp()))),
+            Window("5h", "", None, resets_at=NOW + DAY, status="rejected"),
+        ),
+        (
+            unified(_5h__status="allowed_warning"),
+            Window("5h", "", None, resets_at=SOON, status="allowed_warning"),
+        ),
+    ],
+)
+def test_what_a_window_does_not_tell_itself_is_told_of_it_as_the_one_that_counts(
+    own, window
+):
+    claim = unified(status="rejected", reset=UNIX, representative__claim="five_hour")
+
+    assert quota.read([*own, *claim], NOW) == (window,)
+
+
 def test_a_key_shows_its_buckets_and_whose_they_are():
     requests, tokens = quota.read(KEY, NOW, model_group="Sonnet 4.x")
 

@@ -84,6 +84,15 @@ def test_a_limit_has_a_status_in_words(used, status, words, condition):
     assert (reading.status, reading.condition) == (words, condition)
 
 
+@pytest.mark.parametrize(("used", "condition"), [(None, ""), (0.5, ""), (1.0, "spent")])
+def test_paid_usage_that_is_rejected_is_not_allowed_and_need_not_be_spent(
+    used, condition
+):
+    reading = only(name="overage", utilization=used, status="rejected")
+
+    assert (reading.status, reading.condition) == ("not allowed", condition)
+
+
 @pytest.mark.parametrize(
     ("fields", "is_over"),
     [
@@ -155,7 +164,12 @@ def test_limits_come_in_one_order():
     [
         ([], []),
         ([row("7d"), row("5h"), row("7d_opus")], ["5h", "7d", "7d_opus"]),
+        ([row("7d", resets_at=NOW), row("5h", resets_at=NOW)], ["5h", "7d"]),
+        # An answer that named no window, until its limit resets.
         ([row("plan")], ["plan"]),
+        ([row("plan", resets_at=NOW + MINUTE)], ["plan"]),
+        ([row("plan", resets_at=NOW), row("5h")], ["5h"]),
+        ([row("plan", seen_at=NOW - DAY), row("5h")], ["5h"]),
         # Paid usage, and what has yet no name here, if some of it is used.
         ([row("overage", status="rejected"), row("slow-budget", utilization=0)], []),
         ([row("overage", utilization=0.1)], ["overage"]),

@@ -148,6 +148,34 @@ def test_a_window_that_is_shown_no_more_stays_as_it_was_seen():
     assert dict(stored("name", "seen_at")) == {"7d": NOW, "5h": NOW + SECOND}
 
 
+def unused(reset, status="rejected"):
+    """An answer that does not tell how much is used."""
+    told = {"reset": int(reset.timestamp()), "status": status}
+    return [
+        (f"anthropic-ratelimit-unified-5h-{name}".encode(), str(it).encode())
+        for name, it in told.items()
+    ]
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("is_one_batch", [True, False])
+@pytest.mark.parametrize(("reset", "used"), [(NOW + HOUR, 0.9), (NOW + 2 * HOUR, None)])
+def test_what_is_used_of_a_window_is_known_until_it_is_another(
+    is_one_batch, reset, used
+):
+    account = make_account()
+    first = plan(0.9, **{"5h-reset": int((NOW + HOUR).timestamp())})
+    seen = [
+        sighting(account, first),
+        sighting(account, unused(reset), NOW + SECOND),
+        sighting(account, unused(reset, "allowed"), NOW + 2 * SECOND),
+    ]
+    for batch in [seen] if is_one_batch else [[it] for it in seen]:
+        quota_sightings.write(batch)
+
+    assert stored("utilization", "resets_at", "status") == [(used, reset, "allowed")]
+
+
 @pytest.mark.django_db
 @pytest.mark.parametrize(
     ("later", "used", "seen_at"),

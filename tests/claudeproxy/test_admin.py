@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from django.contrib import admin
-from django.contrib.auth.models import AnonymousUser, Permission, User
+from django.contrib.auth.models import AnonymousUser, Group, Permission, User
 from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
@@ -18,6 +18,7 @@ from django_q.models import Task
 from accounts import lifecycle, upkeep
 from accounts.models import Account
 from accounts.status import AccountKind, AccountStatus
+from claudeproxy.admin import GatewayAdminSite
 from claudeproxy.dashboard import overview
 from claudeproxy.dashboard.accounts_panel import Health, judge
 from clients import issuing
@@ -48,6 +49,17 @@ def all_pages() -> list[str]:
         except NoReverseMatch:
             continue
     return sorted(set(pages))
+
+
+# --- pages
+
+
+def test_what_holds_for_users_does_not_for_models_registered_with_them() -> None:
+    site = GatewayAdminSite()
+    site.register([User, Group], admin.ModelAdmin)
+
+    assert site.get_model_admin(User).readonly_fields == ("last_login", "date_joined")
+    assert site.get_model_admin(Group).readonly_fields == ()
 
 
 # --- health

@@ -62,6 +62,8 @@ def test_utc_needs_no_list_of_zones(environment, monkeypatch):
     [
         ("Europe/Berln", "Europe/Berlin"),
         ("america/new_york", "America/New_York"),
+        ("utc", "UTC"),
+        ("Utc", "UTC"),
         ("Mars/Phobos", "Europe/Berlin"),
         ("UTC+2", "Europe/Berlin"),
         ("+02:00", "Europe/Berlin"),

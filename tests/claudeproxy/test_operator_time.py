@@ -11,6 +11,7 @@ from urllib.parse import parse_qs, urlsplit
 from zoneinfo import ZoneInfo
 
 import pytest
+import time_machine
 from asgiref.sync import async_to_sync
 from django.contrib.admin.models import CHANGE, LogEntry
 from django.contrib.auth.models import User
@@ -105,7 +106,7 @@ def test_overview_names_the_zone_of_its_charts(admin_client: Client) -> None:
 
 
 @pytest.mark.usefixtures("berlin")
-def test_django_s_own_pages_name_the_zone(
+def test_history_of_a_row_names_the_zone(
     admin_client: Client, admin_user: User
 ) -> None:
     ada = make_account("ada")
@@ -115,6 +116,12 @@ def test_django_s_own_pages_name_the_zone(
     # Not in the hour that comes twice: there Django leaves the zone out.
     LogEntry.objects.filter(pk=entry.pk).update(action_time=SUMMER - HOUR)
     assert "2026-10-25 01:30 CEST" in text(admin_client.get(page_of(ada, "history")))
+
+
+@pytest.mark.usefixtures("berlin")
+def test_page_of_a_user_names_the_zone_and_has_no_time_to_type(
+    admin_client: Client, admin_user: User
+) -> None:
     User.objects.update(date_joined=WINTER + HOUR)
     response = admin_client.get(page_of(admin_user))
     assert "2026-10-25 03:30 CET" in text(response)
@@ -249,8 +256,9 @@ def chosen_since(response: Any, name: str) -> dict[str, str]:
 
 
 @pytest.mark.usefixtures("berlin")
+@time_machine.travel(SUMMER, tick=False)
 def test_today_begins_at_midnight_in_the_zone(admin_client: Client) -> None:
-    midnight = datetime.now(BERLIN).replace(hour=0, minute=0, second=0, microsecond=0)
+    midnight = datetime(2026, 10, 25, tzinfo=BERLIN)
     serve("req_before", midnight - timedelta(minutes=1))
     serve("req_today", midnight)
     since = chosen_since(admin_client.get(LOG), "started_at")
@@ -261,12 +269,22 @@ def test_today_begins_at_midnight_in_the_zone(admin_client: Client) -> None:
     assert found == ["req_today"]
 
 
+@time_machine.travel(datetime(2026, 11, 1, 5, 30, tzinfo=UTC), tick=False)
+def test_today_begins_with_the_first_midnight_of_two(
+    settings: Any, admin_client: Client
+) -> None:
+    settings.OPERATOR_TIME_ZONE = ZoneInfo("America/Havana")
+    since = chosen_since(admin_client.get(LOG), "started_at")
+    assert since["Today"] == "2026-11-01 00:00:00-04:00"
+
+
 @pytest.mark.usefixtures("berlin")
+@time_machine.travel(SUMMER, tick=False)
 def test_today_among_events_begins_at_midnight_in_the_zone(
     admin_client: Client,
 ) -> None:
     make_account("ada")
-    midnight = datetime.now(BERLIN).replace(hour=0, minute=0, second=0, microsecond=0)
+    midnight = datetime(2026, 10, 25, tzinfo=BERLIN)
     events = admin_client.get(reverse("admin:accounts_accountevent_changelist"))
     assert chosen_since(events, "at")["Today"] == str(midnight)
 

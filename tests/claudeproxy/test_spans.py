@@ -5,7 +5,7 @@ from itertools import pairwise
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from claudeproxy.charts import Step
@@ -166,6 +166,18 @@ def test_24_hours_are_the_same_ones_in_every_zone(zone: str, now: datetime) -> N
     span, in_utc = spans.choose("24h", now, ZoneInfo(zone)), spans.choose("24h", now)
     assert span.buckets.starts == in_utc.buckets.starts
     assert (span.until, span.before) == (in_utc.until, in_utc.before)
+
+
+@given(st.sampled_from(ZONES), st.sampled_from(["24h", "7d", "30d"]), moments)
+@example("Australia/Lord_Howe", "7d", datetime(2026, 4, 5, 13, tzinfo=UTC))
+@example("Africa/Cairo", "7d", datetime(2026, 4, 23, 21, tzinfo=UTC))
+@example("America/Havana", "30d", datetime(2026, 3, 8, 4, tzinfo=UTC))
+def test_no_hour_is_in_a_span_and_before_it(
+    zone: str, name: str, now: datetime
+) -> None:
+    span = spans.choose(name, now, ZoneInfo(zone))
+    since, until = span.before
+    assert since < until <= span.since
 
 
 @given(st.sampled_from(["24h", "7d", "30d"]), moments)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from claudeproxy.dashboard import spans
 from tests.usage.test_rollups import add, clear, prune, roll_up
-from usage import histogram, reports
+from usage import histogram, reports, sources
 from usage.days import Days
 from usage.models import RequestRow
 from usage.reports import By, Latency, Line, Only
@@ -102,6 +102,33 @@ def test_the_day_without_one_hour_has_23(is_rolled: bool) -> None:
     days, until = days_until(MOMENTS[1], "Europe/Berlin")
     found = {line.group: line.requests for line in grouped(days, until)}
     assert found == {midnight - DAY: 1, midnight: 23, midnight + 23 * HOUR: 1}
+
+
+@pytest.mark.django_db
+def test_days_may_be_told_in_any_zone() -> None:
+    for number in range(48):
+        add(str(number), MOMENTS[4] - number * HOUR)
+    roll_up()
+    add("now", MOMENTS[4])
+    days, until = days_until(MOMENTS[4], "Europe/Berlin")
+    berlin = ZoneInfo("Europe/Berlin")
+    told = Days(tuple(start.astimezone(berlin) for start in days.starts))
+    assert grouped(told, until.astimezone(berlin)) == grouped(days, until)
+
+
+@pytest.mark.django_db
+def test_an_hour_that_is_not_summed_up_is_named_only_where_it_would_count(
+    django_assert_num_queries: Any,
+) -> None:
+    add("old", MOMENTS[4] - 9 * DAY)
+    roll_up()
+    add("now", MOMENTS[4])
+    days, until = days_until(MOMENTS[4], "Europe/Berlin", "30d")
+    with django_assert_num_queries(3) as captured:
+        reports.counts_by_outcome(days, days.starts[0], until)
+    report = captured.captured_queries[-1]["sql"]
+    # Once among requests, and once in the sums of its day.
+    assert report.count(f"'{sources.time_value(MOMENTS[4])}'") == 2
 
 
 @pytest.mark.django_db
