@@ -68,5 +68,5 @@ class Failed:
     @property
     def may_have_used(self) -> bool:
         """Has it used what no answer tells of, as far as anybody knows?"""
-        is_stream = self.relayed is not None and self.relayed.frames is not None
-        return is_stream or self.is_perhaps_executed
+        has_begun = self.relayed is not None and b"message_start" in self.relayed.start
+        return has_begun or self.is_perhaps_executed

@@ -67,4 +67,7 @@ def error_response(request: Any, error: ClaudeProxyError) -> HttpResponse:
         response.headers["x-should-retry"] = str(error.should_retry).lower()
     for name, value in error.headers.items():
         response.headers[name] = value
+    # Its frames hold the request, body and all, and one of them the error: a circle,
+    # which only the garbage collector could undo.
+    error.__traceback__ = None
     return response

@@ -153,7 +153,7 @@ class Upstream:
         except httpx.TransportError as error:
             raise translate(error, begun=False) from error
         if fault := _fault_of(response):
-            await response.aclose()
+            await UpstreamReply(response).aclose()
             raise MalformedReplyError(Stage.ANSWER_BEGUN, fault)
         return UpstreamReply(response)
 

@@ -124,10 +124,10 @@ async def _admit(request: GatewayRequest) -> KnownKey:
         key = admission.find(texts, snapshot.contents.keys, now)
     if key is None:
         raise admission.refusal(texts, snapshot.contents.keys, now)
+    request.record.key_id, request.record.key_name = key.id, key.name
     for name, _ in request.raw_headers:
         if name in headers.ORGANIZATION_HEADERS:
             raise errors.names_an_organization(name.decode())
-    request.record.key_id, request.record.key_name = key.id, key.name
     return key
 
 

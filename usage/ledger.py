@@ -115,6 +115,7 @@ class Ledger:
 
     def close(self) -> None:
         """Close the journal; what is not stored is found at the next start."""
+        self._tell_of_strangers()
         self.lost += len(self._kept)
         if self.lost:
             _log.error("usage_lost", requests=self.lost)
@@ -123,9 +124,7 @@ class Ledger:
     async def step(self) -> None:
         """Write what the disk did not take, and store what has ended."""
         self.tend_journal()
-        if self._passed_over:
-            _log.warning("usage_strangers_passed_over", requests=self._passed_over)
-            self._passed_over = 0
+        self._tell_of_strangers()
         due = self._unstored
         with self.noted("database"):
             while (batch := self._journal.read(_BATCH)).lines:
@@ -138,6 +137,11 @@ class Ledger:
                 # write without pause, a few rows at a time.
                 if due <= 0 and not self.is_stopping:
                     break
+
+    def _tell_of_strangers(self) -> None:
+        if self._passed_over:
+            _log.warning("usage_strangers_passed_over", requests=self._passed_over)
+            self._passed_over = 0
 
     def tend_journal(self) -> None:
         """Open it again, write what is kept, begin a new file when one is long."""

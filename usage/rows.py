@@ -1,7 +1,7 @@
 """Makes the row of a request from what the journal says of it; pure.
 
-It is made of what JSON knows, so that a whole batch is one parameter of one statement:
-see `store`.
+It is made of what JSON knows, so that a whole batch can be one parameter of one
+statement: see `store`.
 """
 
 from datetime import UTC, datetime

@@ -16,8 +16,6 @@ import structlog
 from django.db import (
     DataError,
     IntegrityError,
-    InterfaceError,
-    OperationalError,
     connection,
     transaction,
 )
@@ -30,8 +28,8 @@ _log = structlog.get_logger(__name__)
 _encoder = msgspec.json.Encoder()
 # SQLite's, in one statement; each has forty values.
 _MOST_ROWS = 32
-# Nothing is wrong with the rows; the database cannot be asked.
-_AWAY = (OperationalError, InterfaceError)
+# A row makes no sense to the table; SQLite's driver says so of a number in its own way.
+_REFUSED = (DataError, IntegrityError, OverflowError)
 
 
 def insert(rows: Sequence[Row]) -> int:
@@ -43,7 +41,7 @@ def insert(rows: Sequence[Row]) -> int:
         return 0
     try:
         _insert(rows)
-    except (DataError, IntegrityError):
+    except _REFUSED:
         # One that the table does not take must not hold up all that come after it.
         return sum(not _is_stored(row) for row in rows)
     return 0
@@ -52,7 +50,7 @@ def insert(rows: Sequence[Row]) -> int:
 def _is_stored(row: Row) -> bool:
     try:
         _insert([row])
-    except (DataError, IntegrityError) as error:
+    except _REFUSED as error:
         _log.error(
             "usage_row_refused", request_id=row.request_id, error=type(error).__name__
         )

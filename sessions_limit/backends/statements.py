@@ -12,26 +12,14 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 
 from sessions_limit.models import ClientSession
 
+# In the order of the model, as it takes its values.
+_FIELDS: list[Any] = [
+    field for field in ClientSession._meta.concrete_fields if not field.primary_key
+]
+_NAMES = [field.name for field in _FIELDS]
 _NAMING = ("scope", "digest")
-_CHANGEABLE = (
-    "key_id",
-    "key_name",
-    "ip",
-    "user_agent",
-    "first_seen_at",
-    "last_seen_at",
-    "expires_at",
-    "requests",
-    "account_names",
-    "holds",
-    "in_flight",
-    "generation",
-    "revoked_at",
-    "blocked_until",
-)
-_NAMES = (*_NAMING, *_CHANGEABLE)
+_CHANGEABLE = [name for name in _NAMES if name not in _NAMING]
 _TABLE = ClientSession._meta.db_table
-_FIELDS: list[Any] = [ClientSession._meta.get_field(name) for name in _NAMES]
 _EXPIRES_AT = ClientSession._meta.get_field("expires_at")
 
 # If as many are alive as may be: when the first of them ends. Where the limit was

@@ -75,7 +75,9 @@ class Sessions(RuleBasedStateMachine):
             assert answer == Refused(Obstacle.BLOCKED, it.blocked_until - self.now)
         elif name in living or len(living) < LIMIT:
             assert answer == Entered(it.generation)
-            it.ends_at, it.is_stored = self.now + TTL, True
+            # One that may live for longer already does.
+            it.ends_at = max(it.ends_at, self.now + TTL)
+            it.is_stored = True
         else:
             first = min(self.sessions[other].ends_at for other in living)
             assert answer == Refused(Obstacle.FULL, first - self.now)
@@ -94,6 +96,9 @@ class Sessions(RuleBasedStateMachine):
         )
         if name in living or len(living) < LIMIT:
             assert standing is Standing.ALIVE
+            if name not in living:
+                # Who knows of the revocation was let in after it: the block is over.
+                it.blocked_until = timedelta()
             it.ends_at = max(it.ends_at, self.now + lifetime)
         else:
             assert standing is Standing.LOST
