@@ -59,25 +59,26 @@ class Dialect(Protocol):
 class Postgres:
     """Locks the row of a scope; its own clock counts for all machines."""
 
-    # Who holds the lock may be a machine that was frozen: PostgreSQL would wait for it
-    # without end.
+    # Who holds the row's lock may be a machine that was frozen: PostgreSQL would wait
+    # for it without end.
     _BOUND = "SELECT set_config('lock_timeout', %s, true)"
-    # Two steps in one trip, the second of which needs the row of the first: the lock,
-    # the time. So the clock is read once the lock is held, also if who had it before
-    # gave up and left the row as it was.
-    _LOCK = """
-        WITH locked AS MATERIALIZED (
-            SELECT name, clock_at
-            FROM sessions_limit_sessionscope
-            WHERE name = %s
-            FOR UPDATE
+    # Three steps in one trip, each of which needs the rows of the one before: the
+    # bound, the lock, the time. So the clock is read once the lock is held, also if
+    # who had it before gave up and left the row as it was.
+    _LOCK = f"""
+        WITH bound AS MATERIALIZED ({_BOUND}),
+        locked AS MATERIALIZED (
+            SELECT scope.name, scope.clock_at
+            FROM bound, sessions_limit_sessionscope AS scope
+            WHERE scope.name = %s
+            FOR UPDATE OF scope
         )
         UPDATE sessions_limit_sessionscope AS scope
         SET clock_at = clock_timestamp() + %s
         FROM locked
         WHERE scope.name = locked.name
         RETURNING locked.clock_at, scope.clock_at
-    """
+    """  # noqa: S608  # no values in it
     _MAKE = """
         INSERT INTO sessions_limit_sessionscope (name, clock_at)
         VALUES (%s, clock_timestamp() + %s)
@@ -92,13 +93,13 @@ class Postgres:
         return transaction.atomic(using=self._connection.alias)
 
     def lock(self, scope: str, offset: timedelta) -> Times:
-        # Before the statement that it is for, which first of all locks the table.
-        self.execute(self._BOUND, self._lock_timeout)
-        found = self.execute(self._LOCK, scope, offset)
+        found = self.execute(self._LOCK, self._lock_timeout, scope, offset)
         if not found:
+            # Without a row to lock, nothing had to ask for the bound.
+            self.ask(self._BOUND, self._lock_timeout)
             # Of several that make it, each waits here until the first has committed.
             self.execute(self._MAKE, scope, offset)
-            found = self.execute(self._LOCK, scope, offset)
+            return self.lock(scope, offset)
         return Times(*found[0])
 
     def now(self, offset: timedelta) -> datetime:
