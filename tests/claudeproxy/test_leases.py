@@ -78,7 +78,7 @@ def nursery(request: Any, tmp_path_factory: Any) -> Any:
 @pytest.mark.processes
 def test_of_many_processes_one_holds_it_at_a_time(nursery, tmp_path):
     path = str(tmp_path / "inside")
-    ended = nursery.run("lease", count=6, name="tidy", times=30, path=path)
+    ended = nursery.run("lease", count=6, name="tidy", times=90, path=path)
 
     assert ended.codes == [0] * 6
     assert sum(ended.results) >= 30
