@@ -92,6 +92,17 @@ def test_refused_requests_leave_their_row_and_health_checks_none(
     assert found[2]["model_asked"] == "claude-nothing"
 
 
+def test_a_request_that_its_headers_condemn_is_still_of_its_key(
+    gateway: Gateway,
+) -> None:
+    headers = [("anthropic-workspace-id", "wrkspc_1")]
+    data = request(ask(), key=gateway.key, headers=headers)
+    assert exchange(gateway.port, data).status == 400
+    (row,) = rows_of(gateway, 1)
+
+    assert (row["key_name"], row["outcome"]) == ("ana", "refused")
+
+
 def test_attempts_that_failed_are_in_the_row(
     gateway: Gateway, sandbox: Sandbox
 ) -> None:

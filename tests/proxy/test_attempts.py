@@ -86,6 +86,8 @@ def answer(kind: str) -> httpx.Response:
             return reply(429, error("rate_limit_error"), retry_after_ms="1")
         case "model":
             return reply(404, error("not_found_error", f"model: {MODEL}"))
+        case "error at once":
+            return reply(200, event("error", error("overloaded_error")), **stream)
         case "error":
             return reply(
                 200, begin + event("error", error("overloaded_error")), **stream
@@ -264,6 +266,7 @@ async def test_an_attempt_that_was_refused_is_not_blamed_for_the_wait_after_it(
         ("burst", False),
         ("cut", True),
         ("error", True),
+        ("error at once", False),
         ("gateway timeout", True),
         ("page of an edge", True),
     ],

@@ -11,6 +11,7 @@ from structlog.testing import capture_logs
 
 from proxy import spool
 from proxy.catalogue import Catalogue
+from proxy.errors import Stage, UpstreamUnavailableError
 from proxy.gateway import Gateway
 from proxy.handler import GatewayHandler
 from proxy.record import End
@@ -62,6 +63,13 @@ async def watched(request):
     return HttpResponse(b"ok")
 
 
+async def cut_off(request):
+    request.scope["state"]["served"] = weakref.ref(request)
+    await request.read_body(100, 5)
+    error = UpstreamUnavailableError(Stage.PERHAPS_EXECUTED, "cut")
+    raise error
+
+
 async def declared(request):
     state = request.scope["state"]
 
@@ -88,7 +96,16 @@ class Told(NoLedger):
 
 urlpatterns = [
     path(f"v1/{view.__name__}", view)
-    for view in (unsendable, broken, unclean, waiting, keeping, watched, declared)
+    for view in (
+        unsendable,
+        broken,
+        unclean,
+        waiting,
+        keeping,
+        watched,
+        cut_off,
+        declared,
+    )
 ]
 
 
@@ -186,10 +203,11 @@ async def test_the_ledger_is_told_of_an_answer_before_its_last_byte_is_out(state
     assert state["gateway"].ledger.ends == ["complete"]
 
 
-async def test_a_request_is_gone_without_the_garbage_collector(state):
+@pytest.mark.parametrize("name", ["watched", "cut_off"])
+async def test_a_request_is_gone_without_the_garbage_collector(state, name):
     gc.disable()
     try:
-        await serve(state, "/v1/watched", b"body")
+        await serve(state, f"/v1/{name}", b"body")
         await asyncio.sleep(0)  # the end of the task that watched the caller
         assert state["served"]() is None
     finally:

@@ -47,6 +47,11 @@ def test_a_line_says_what_was_written():
         assert journal.decode(line[:-1]) == entry
 
 
+def test_the_line_of_an_end_is_told_by_its_beginning():
+    assert journal.tells_of_end(journal.encode(finished()))
+    assert not journal.tells_of_end(journal.encode(begun()))
+
+
 def test_the_files_are_for_their_owner_alone(directory, mine):
     modes = {stat.S_IMODE(path.stat().st_mode) for path in directory.iterdir()}
 

@@ -212,6 +212,14 @@ def test_no_rows_are_no_statement(django_assert_num_queries):
         assert store.insert([]) == 0
 
 
+def test_a_number_that_no_column_takes_holds_up_no_other_row():
+    good, bad = (rows.of_finished(finished(it), PRICES) for it in ("good", "bad"))
+    bad.cost = 2**63
+
+    assert store.insert([bad, good]) == 1
+    assert [row.request_id for row in RequestRow.objects.all()] == ["good"]
+
+
 @contextlib.contextmanager
 def statements() -> Iterator[list[str]]:
     """What is said to the database, also past Django."""
