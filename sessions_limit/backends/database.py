@@ -1,9 +1,11 @@
 """Sessions in the database: exact on SQLite and on PostgreSQL.
 
 Whoever changes a scope locks it first: its row on PostgreSQL, the whole database on
-SQLite. All times are PostgreSQL's own, read once the lock is held, so that machines
-need not agree on theirs; with SQLite there is only one machine. `dialects.py` knows how
-each is asked.
+SQLite. Only a session that comes in on PostgreSQL does without: it is stored if nobody
+has changed the scope since it was looked at, and locks it if somebody has.
+
+All times are PostgreSQL's own, so that machines need not agree on theirs; with SQLite
+there is only one machine. `dialects.py` knows how each is asked.
 
 A clock that was set back would keep sessions alive for longer, and revive dead ones.
 So each scope keeps the latest time it saw, and if the clock is behind it, all deadlines
@@ -42,6 +44,8 @@ _RENEWED_AT_ONCE = 500
 _PRUNED_AT_ONCE = 1000
 # For a lock of another's; each worker holds it for milliseconds.
 _LONGEST_WAIT = timedelta(seconds=3)
+# A refusal stores nothing, but the clock that it saw: not at each of many in a row.
+_CLOCK_NOTED_WITHIN = timedelta(seconds=1)
 
 
 class DatabaseBackend:
@@ -52,20 +56,13 @@ class DatabaseBackend:
         self.offset = timedelta()  # how far tests have moved the clock
 
     def acquire(self, entry: Entry) -> Answer:
-        with self._locked(entry.id.scope) as now:
-            row, full_until = self._look(entry, now)
-            refused = _refusal(entry, row, full_until, now)
-            is_new = row.expires_at <= now
-            if refused or not is_new:
-                self._database.spare_disk()  # there is nothing that a crash must keep
-            if refused:
-                return refused
-            if is_new:
-                _begin(row, now)
-            row.expires_at = max(row.expires_at, now + entry.ttl)
-            _note(row, entry, now)
-            self._store(row)
-            return Entered(row.generation)
+        database = self._database
+        answer = None
+        if database.can_swap_unlocked:
+            # Nearly always nobody else is at the scope, and nobody has to be kept out.
+            with self._translated():
+                answer = self._attempt(entry, database)
+        return answer or self._acquire_locked(entry, database)
 
     def renew(self, renewals: Sequence[Renewal]) -> list[Standing]:
         standings: dict[SessionId, Standing] = {}
@@ -128,6 +125,40 @@ class DatabaseBackend:
     def close(self) -> None:
         """Django closes its connections itself."""
 
+    # --- letting in
+
+    def _attempt(self, entry: Entry, database: Dialect) -> Answer | None:
+        """Look, decide, and store if all is still as it was seen; None: it is not."""
+        sight = database.look(entry.id, entry.limit, self.offset)
+        if sight is None or sight.now < sight.last:
+            return None  # the scope is new, or the clock was set back
+        now = sight.now
+        connection = connections[self._using]
+        row = _new_row(entry.id, now)
+        statements.remember(connection, row, sight.remembered)
+        full_until = statements.read_time(connection, sight.full_until)
+        refused = _refusal(entry, row, full_until, now)
+        if refused:
+            return refused if now - sight.last < _CLOCK_NOTED_WITHIN else None
+        is_new = row.expires_at <= now
+        if is_new:
+            _begin(row, now)
+        row.expires_at = max(row.expires_at, now + entry.ttl)
+        _note(row, entry, now)
+        values = statements.values_of(row)
+        # A crash may undo what is only prolonged.
+        is_stored = database.swap(sight, row.scope, values, is_durable=is_new)
+        return Entered(row.generation) if is_stored else None
+
+    def _acquire_locked(self, entry: Entry, database: Dialect) -> Answer:
+        with self._locked(entry.id.scope):
+            answer = self._attempt(entry, database)
+            if answer is None:
+                raise StoreAwayError("the clock was set back just now")
+            if isinstance(answer, Refused):
+                database.spare_disk()  # there is nothing that a crash must keep
+            return answer
+
     # --- the lock and the clock
 
     @contextlib.contextmanager
@@ -158,30 +189,15 @@ class DatabaseBackend:
     def _rows(self) -> QuerySet[ClientSession]:
         return ClientSession.objects.using(self._using)
 
-    def _look(
-        self, entry: Entry, now: datetime
-    ) -> tuple[ClientSession, datetime | None]:
-        """Find a session, or begin one; and until when its scope is full, if it is."""
-        connection = connections[self._using]
-        scope, digest = entry.id
-        [(full_until, *values)] = self._database.ask(
-            statements.LOOK, scope, now, entry.limit - 1, scope, digest
-        )
-        row = statements.read_session(connection, values) or _new_row(entry.id, now)
-        return row, statements.read_time(connection, full_until)
-
     def _is_full(self, scope: str, limit: int, now: datetime) -> bool:
-        return bool(self._database.ask(statements.FULL_UNTIL, scope, now, limit - 1))
+        return bool(self._database.ask(statements.full_until(limit), scope, now))
 
     def _store(self, row: ClientSession) -> None:
-        values = statements.values_of(connections[self._using], row)
-        self._database.execute(statements.STORE, *values)
+        self._database.execute(statements.STORE, *statements.values_of(row))
 
     def _store_all(self, rows: Iterable[ClientSession]) -> None:
-        connection = connections[self._using]
-        self._database.execute_many(
-            statements.STORE, [statements.values_of(connection, row) for row in rows]
-        )
+        values = [statements.values_of(row) for row in rows]
+        self._database.execute_many(statements.STORE, values)
 
     def _renew(
         self, scope: str, renewals: Sequence[Renewal], now: datetime

@@ -3,22 +3,28 @@
 On PostgreSQL a statement is a trip to the server, and Django writes the values into its
 text, so that the server has to understand and plan each anew. Here it gets text and
 values apart, and keeps what it understood for as long as the pool keeps the connection.
-SQLite is a library: a statement is a call.
+There a session gets in without a lock: it is stored if its scope is still as it was
+seen. SQLite is a library: a statement is a call, and the lock costs next to nothing.
 """
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
 from django.db import transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.backends.base.operations import BaseDatabaseOperations
 from django.utils import timezone
+
+from sessions_limit.backends import statements
+from sessions_limit.keys import SessionId
 
 Rows: TypeAlias = list[tuple[Any, ...]]
 
 _MILLISECOND = timedelta(milliseconds=1)
+_NOT_EVERY_DRIVER_TAKES = frozenset({datetime, list, dict})
 
 
 class Times(NamedTuple):
@@ -28,11 +34,25 @@ class Times(NamedTuple):
     now: datetime
 
 
+class Sight(NamedTuple):
+    """A scope and one session of it, as they were at one moment."""
+
+    last: datetime  # the time that the scope saw last
+    now: datetime
+    version: str  # another one as soon as anybody has changed a session of the scope
+    full_until: Any  # as the database has it, for `statements` to read
+    remembered: tuple[Any, ...]
+
+
 class Dialect(Protocol):
     """One database, over one of Django's connections.
 
     `offset` is how far tests have moved the clock.
     """
+
+    # Whether `swap` finds out by itself if somebody was faster. Else the lock has to be
+    # held from before the look until after it.
+    can_swap_unlocked: bool
 
     def transaction(self) -> AbstractContextManager[Any]:
         """Do all or nothing; waits for nobody's lock longer than was agreed."""
@@ -40,14 +60,22 @@ class Dialect(Protocol):
     def lock(self, scope: str, offset: timedelta) -> Times:
         """Keep all others out of a scope until the transaction ends; set its clock."""
 
+    def look(self, session: SessionId, limit: int, offset: timedelta) -> Sight | None:
+        """See what decides whether a session may get in; None if the scope is new."""
+
+    def swap(
+        self, sight: Sight, scope: str, values: Sequence[Any], *, is_durable: bool
+    ) -> bool:
+        """Store a session and set the clock, if all is still as it was seen."""
+
     def now(self, offset: timedelta) -> datetime:
         """Tell the time."""
 
     def ask(self, question: str, *values: Any) -> Rows:
-        """Read what is there; planned for the tables as they are now."""
+        """Read what is there, by a plan for the tables as they are now."""
 
     def execute(self, statement: str, *values: Any) -> Rows:
-        """Change something, by a plan that is kept; return the rows, if any."""
+        """Do what is done often, by a plan that is kept; return the rows, if any."""
 
     def execute_many(self, statement: str, rows: Sequence[Sequence[Any]]) -> None:
         """Execute one statement for each of the rows."""
@@ -59,6 +87,10 @@ class Dialect(Protocol):
 class Postgres:
     """Locks the row of a scope; its own clock counts for all machines."""
 
+    can_swap_unlocked = True
+
+    # When the statement came: no later than what it sees.
+    _NOW = "statement_timestamp() + %s"
     # Who holds the row's lock may be a machine that was frozen: PostgreSQL would wait
     # for it without end.
     _BOUND = "SELECT set_config('lock_timeout', %s, true)"
@@ -84,6 +116,34 @@ class Postgres:
         VALUES (%s, clock_timestamp() + %s)
         ON CONFLICT (name) DO NOTHING
     """
+    # A row gets another xmin whenever it is changed, and who changes a session changes
+    # the row of its scope too.
+    _LOOK = f"""
+        SELECT scope.clock_at, {_NOW}, scope.xmin::text,
+            ({{full_until}}), {statements.REMEMBERED}
+        FROM sessions_limit_sessionscope AS scope {statements.JOIN}
+        WHERE scope.name = %s
+    """  # noqa: S608  # no values in it
+    # A transaction by itself. It waits for nobody who has the lock of the scope: what
+    # was seen is about to change. The bound is for who is pruning this very session.
+    _SWAP = f"""
+        WITH setting AS MATERIALIZED (
+            {_BOUND}, set_config('synchronous_commit', coalesce(
+                %s, current_setting('synchronous_commit')), true)
+        ),
+        unchanged AS MATERIALIZED (
+            SELECT scope.name
+            FROM setting, sessions_limit_sessionscope AS scope
+            WHERE scope.name = %s AND scope.xmin = %s::xid
+            FOR UPDATE OF scope SKIP LOCKED
+        ),
+        swapped AS (
+            UPDATE sessions_limit_sessionscope AS scope SET clock_at = %s
+            FROM unchanged WHERE scope.name = unchanged.name
+            RETURNING scope.name
+        )
+        {statements.store_if("swapped")}
+    """  # noqa: S608  # no values in it
 
     def __init__(self, connection: BaseDatabaseWrapper, longest_wait: timedelta):
         self._connection = connection
@@ -102,6 +162,22 @@ class Postgres:
             return self.lock(scope, offset)
         return Times(*found[0])
 
+    def look(self, session: SessionId, limit: int, offset: timedelta) -> Sight | None:
+        scope, digest = session
+        full_until = statements.full_until(limit, now=self._NOW)
+        question = self._LOOK.format(full_until=full_until)
+        told = (offset, scope, offset, scope, digest, scope)
+        for last, now, version, until, *remembered in self.execute(question, *told):
+            return Sight(last, now, version, until, tuple(remembered))
+        return None
+
+    def swap(
+        self, sight: Sight, scope: str, values: Sequence[Any], *, is_durable: bool
+    ) -> bool:
+        commit = None if is_durable else "off"
+        told = (self._lock_timeout, commit, scope, sight.version, sight.now)
+        return bool(self.execute(self._SWAP, *told, *values))
+
     def now(self, offset: timedelta) -> datetime:
         now: datetime
         [(now,)] = self.ask("SELECT clock_timestamp() + %s", offset)
@@ -109,19 +185,20 @@ class Postgres:
 
     def ask(self, question: str, *values: Any) -> Rows:
         with self._cursor() as cursor:
-            # Not prepared: a plan from when the table was small would be kept as it
-            # grows, and an answer could not get another column.
-            cursor.execute(question, values, prepare=False)
+            # Not prepared: seldom asked, it gains less than a plan for the wrong size
+            # of the table would cost.
+            cursor.execute(question, _adapted(values, self._connection), prepare=False)
             return list(cursor.fetchall())
 
     def execute(self, statement: str, *values: Any) -> Rows:
         with self._cursor() as cursor:
-            cursor.execute(statement, values, prepare=True)
+            cursor.execute(statement, _adapted(values, self._connection), prepare=True)
             return [] if cursor.rownumber is None else cursor.fetchall()
 
     def execute_many(self, statement: str, rows: Sequence[Sequence[Any]]) -> None:
         with self._cursor() as cursor:
-            cursor.executemany(statement, rows)  # sent together, not one by one
+            # sent together, not one by one
+            cursor.executemany(statement, _all_adapted(rows, self._connection))
 
     def spare_disk(self) -> None:
         self.execute("SET LOCAL synchronous_commit TO off")
@@ -150,11 +227,17 @@ class Postgres:
 class SQLite:
     """Locks the whole database, when a transaction begins (`SQLITE_OPTIONS`)."""
 
+    can_swap_unlocked = False
+
     _READ_CLOCK = "SELECT clock_at FROM sessions_limit_sessionscope WHERE name = %s"
     _SET_CLOCK = """
         INSERT INTO sessions_limit_sessionscope (name, clock_at) VALUES (%s, %s)
         ON CONFLICT (name) DO UPDATE SET clock_at = excluded.clock_at
     """
+    _LOOK = f"""
+        SELECT ({{full_until}}), {statements.REMEMBERED}
+        FROM (SELECT 1) AS always {statements.JOIN}
+    """  # noqa: S608  # no values in it
 
     def __init__(self, connection: BaseDatabaseWrapper, longest_wait: timedelta):
         self._connection = connection
@@ -176,6 +259,19 @@ class SQLite:
         self.execute(self._SET_CLOCK, scope, now)
         return Times(found[0][0].replace(tzinfo=UTC) if found else now, now)
 
+    def look(self, session: SessionId, limit: int, offset: timedelta) -> Sight | None:
+        now = self.now(offset)
+        scope, digest = session
+        question = self._LOOK.format(full_until=statements.full_until(limit))
+        [(until, *remembered)] = self.ask(question, scope, now, scope, digest)
+        return Sight(now, now, "", until, tuple(remembered))
+
+    def swap(
+        self, sight: Sight, scope: str, values: Sequence[Any], *, is_durable: bool
+    ) -> bool:
+        self.execute(statements.STORE, *values)  # who has the lock is alone
+        return True
+
     def now(self, offset: timedelta) -> datetime:
         return timezone.now() + offset
 
@@ -183,16 +279,13 @@ class SQLite:
         return self.execute(question, *values)
 
     def execute(self, statement: str, *values: Any) -> Rows:
-        adapt = self._connection.ops.adapt_datetimefield_value
         with self._connection.cursor() as cursor:
-            cursor.execute(
-                statement, [adapt(v) if isinstance(v, datetime) else v for v in values]
-            )
+            cursor.execute(statement, _adapted(values, self._connection))
             return cursor.fetchall() if cursor.description else []
 
     def execute_many(self, statement: str, rows: Sequence[Sequence[Any]]) -> None:
         with self._connection.cursor() as cursor:
-            cursor.executemany(statement, rows)
+            cursor.executemany(statement, _all_adapted(rows, self._connection))
 
     def spare_disk(self) -> None:
         """It waits for the disk only when it empties its log."""
@@ -202,3 +295,24 @@ def of(connection: BaseDatabaseWrapper, longest_wait: timedelta) -> Dialect:
     """Return the dialect of a database that is waited for so long."""
     is_postgres = connection.vendor == "postgresql"
     return (Postgres if is_postgres else SQLite)(connection, longest_wait)
+
+
+def _all_adapted(
+    rows: Iterable[Iterable[Any]], connection: BaseDatabaseWrapper
+) -> list[list[Any]]:
+    return [_adapted(row, connection) for row in rows]
+
+
+def _adapted(values: Iterable[Any], connection: BaseDatabaseWrapper) -> list[Any]:
+    """Return what the driver takes. Django's fields would say the same, but slowly."""
+    operations = connection.ops
+    return [
+        _adapt(value, operations) if type(value) in _NOT_EVERY_DRIVER_TAKES else value
+        for value in values
+    ]
+
+
+def _adapt(value: Any, operations: BaseDatabaseOperations) -> Any:
+    if isinstance(value, datetime):
+        return operations.adapt_datetimefield_value(value)
+    return operations.adapt_json_value(value, None)

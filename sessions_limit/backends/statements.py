@@ -22,51 +22,71 @@ _CHANGEABLE = [name for name in _NAMES if name not in _NAMING]
 _TABLE = ClientSession._meta.db_table
 _EXPIRES_AT = ClientSession._meta.get_field("expires_at")
 
-# If as many are alive as may be: when the first of them ends. Where the limit was
-# lowered more than one has to, so it is counted from the last: scope, now, limit - 1.
-FULL_UNTIL = f"""
-    SELECT expires_at FROM {_TABLE} WHERE scope = %s AND expires_at > %s
-    ORDER BY expires_at DESC LIMIT 1 OFFSET %s
-"""  # noqa: S608  # names of ours
-# That and one session, in one row: NULL where there is none. Then: scope, digest.
-LOOK = f"""
-    SELECT ({FULL_UNTIL}), {", ".join(f"session.{name}" for name in _NAMES)}
-    FROM (SELECT 1) AS always
-    LEFT JOIN {_TABLE} AS session ON session.scope = %s AND session.digest = %s
-"""  # noqa: S608  # names of ours
-STORE = f"""
-    INSERT INTO {_TABLE} ({", ".join(_NAMES)})
-    VALUES ({", ".join(["%s"] * len(_NAMES))})
+# What the next visit of a session has to know of the last; it says all else itself.
+_REMEMBERED: list[Any] = [
+    ClientSession._meta.get_field(name)
+    for name in (
+        "first_seen_at",
+        "expires_at",
+        "requests",
+        "account_names",
+        "holds",
+        "generation",
+        "revoked_at",
+        "blocked_until",
+    )
+]
+REMEMBERED = ", ".join(f"session.{field.name}" for field in _REMEMBERED)
+# For a statement that makes a row for others to hang on: these may find nothing.
+JOIN = f"LEFT JOIN {_TABLE} AS session ON session.scope = %s AND session.digest = %s"
+
+_ON_CONFLICT = f"""
     ON CONFLICT ({", ".join(_NAMING)})
     DO UPDATE SET {", ".join(f"{name} = excluded.{name}" for name in _CHANGEABLE)}
-"""  # noqa: S608  # names of ours
+"""
+_INTO = f"INSERT INTO {_TABLE} ({', '.join(_NAMES)})"
+_PLACES = ", ".join(["%s"] * len(_NAMES))
+STORE = f"{_INTO} VALUES ({_PLACES}) {_ON_CONFLICT}"
+
+
+def store_if(condition: str) -> str:
+    """Write a `STORE` for each row of *condition*; it returns as many."""
+    chosen = f"SELECT {_PLACES} FROM {condition}"  # noqa: S608  # names of ours
+    return f"{_INTO} {chosen} {_ON_CONFLICT} RETURNING true"
+
+
+def full_until(limit: int, now: str = "%s") -> str:
+    """Ask when the first session ends, if as many are alive as may be.
+
+    Where the limit was lowered more than one has to end, so it is counted from the
+    last. The limit is written out, for the planner to know that it means few rows.
+    Parameters: scope, and those of *now*.
+    """
+    return f"""
+        SELECT expires_at FROM {_TABLE} WHERE scope = %s AND expires_at > {now}
+        ORDER BY expires_at DESC LIMIT 1 OFFSET {limit - 1:d}
+    """  # noqa: S608  # names of ours, and a number
 
 
 def read_time(connection: BaseDatabaseWrapper, value: Any) -> datetime | None:
-    """Read what `FULL_UNTIL` brought."""
+    """Read what `full_until` brought."""
     found: datetime | None = _read(connection, _EXPIRES_AT, value)
     return found
 
 
-def read_session(
-    connection: BaseDatabaseWrapper, values: Sequence[Any]
-) -> ClientSession | None:
-    """Read what `LOOK` brought of the session."""
+def remember(
+    connection: BaseDatabaseWrapper, session: ClientSession, values: Sequence[Any]
+) -> None:
+    """Read what `REMEMBERED` brought into the session; all NULL: it is a new one."""
     if values[0] is None:
-        return None
-    read = [
-        _read(connection, field, value)
-        for field, value in zip(_FIELDS, values, strict=True)
-    ]
-    return ClientSession.from_db(connection.alias, _NAMES, read)
+        return
+    for field, value in zip(_REMEMBERED, values, strict=True):
+        setattr(session, field.attname, _read(connection, field, value))
 
 
-def values_of(connection: BaseDatabaseWrapper, session: ClientSession) -> list[Any]:
+def values_of(session: ClientSession) -> list[Any]:
     """Say what `STORE` takes."""
-    return [
-        field.get_db_prep_save(getattr(session, field.attname), connection)
-        for field in _FIELDS
-    ]
+    return [getattr(session, name) for name in _NAMES]
 
 
 def _read(connection: BaseDatabaseWrapper, field: Any, value: Any) -> Any:

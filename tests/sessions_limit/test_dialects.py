@@ -1,17 +1,26 @@
 """What is promised of PostgreSQL alone: its clock, its disk, its connections."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import psycopg
 import pytest
 from django.db import connections
 
-from sessions_limit.backends.base import Obstacle, Refused, Standing
+from sessions_limit.backends import dialects
+from sessions_limit.backends.base import Entered, Obstacle, Refused, Standing
 from sessions_limit.models import SessionScope
 from tests.end_to_end import waiting
-from tests.sessions_limit.stores import alive, enter, renew, renewal, session_id
+from tests.sessions_limit.stores import (
+    SECOND,
+    TTL,
+    alive,
+    enter,
+    renew,
+    renewal,
+    session_id,
+)
 
 pytestmark = pytest.mark.parametrize("words", ["postgres"], indirect=True)
 
@@ -25,7 +34,9 @@ def test_the_clock_is_read_once_the_lock_is_held(words, backend, end):
     with psycopg.connect(words["database"], autocommit=True) as other:
         other.execute("BEGIN")
         other.execute("UPDATE sessions_limit_sessionscope SET clock_at = clock_at")
-        thread = threading.Thread(target=enter_apart, args=(backend, "b"))
+        thread = threading.Thread(
+            target=on_a_connection_of_its_own, args=(lambda: enter(backend, "b"),)
+        )
         thread.start()
         waiting.until(lambda: is_somebody_waiting(other))
         [(released_at,)] = other.execute("SELECT clock_timestamp()").fetchall()
@@ -39,20 +50,91 @@ def test_the_clock_is_read_once_the_lock_is_held(words, backend, end):
     assert entered[session_id("b")] == scope.clock_at
 
 
-def enter_apart(backend: Any, name: str) -> None:
-    """As a worker's thread does: over a connection of its own, which it gives back."""
-    try:
-        enter(backend, name)
-    finally:
-        connections.close_all()
-
-
 def is_somebody_waiting(connection: Any) -> bool:
     question = (
         "SELECT count(*) FROM pg_stat_activity "
         "WHERE datname = current_database() AND wait_event_type = 'Lock'"
     )
     return bool(connection.execute(question).fetchone()[0])
+
+
+# --- what others do between the look and the store
+
+
+@pytest.fixture
+def meanwhile(monkeypatch: Any) -> Any:
+    """Makes something happen once, after the next session was looked at."""
+    happenings: list[Callable[[], object]] = []
+    swap = dialects.Postgres.swap
+
+    def late_swap(self: Any, *args: Any, **kwargs: Any) -> bool:
+        while happenings:
+            run_apart(happenings.pop())
+        return swap(self, *args, **kwargs)
+
+    monkeypatch.setattr(dialects.Postgres, "swap", late_swap)
+    return happenings.append
+
+
+def test_who_comes_in_between_takes_the_last_place(backend, meanwhile):
+    enter(backend, "first", limit=2)
+    meanwhile(lambda: enter(backend, "a", limit=2))
+
+    assert refuse(backend, "b", limit=2)
+    assert alive(backend) == ["a", "first"]
+
+
+def test_who_is_blocked_in_between_stays_out(backend, meanwhile):
+    enter(backend, "a")
+    meanwhile(lambda: backend.revoke(session_id("a"), block=SECOND))
+
+    answer = enter(backend, "a")
+    assert isinstance(answer, Refused)
+    assert answer.why is Obstacle.BLOCKED
+    assert alive(backend) == []
+
+
+def test_a_revocation_in_between_is_not_undone(backend, meanwhile):
+    enter(backend, "a")
+    meanwhile(lambda: backend.revoke(session_id("a")))
+
+    assert enter(backend, "a") == Entered(1)
+
+
+def test_what_a_renewal_noted_in_between_is_kept(backend, meanwhile):
+    enter(backend, "a")
+    meanwhile(lambda: backend.renew([renewal("a", requests=7)]))
+
+    assert enter(backend, "a") == Entered(0)
+    assert [session.requests for session in backend.live()] == [7]
+
+
+def test_a_session_that_was_forgotten_in_between_comes_in(backend, meanwhile):
+    enter(backend, "a")
+    backend.offset = TTL
+    meanwhile(backend.prune)
+
+    assert enter(backend, "a") == Entered(0)
+    assert alive(backend) == ["a"]
+
+
+def run_apart(work: Callable[[], object]) -> None:
+    thread = threading.Thread(target=on_a_connection_of_its_own, args=(work,))
+    thread.start()
+    thread.join(10)
+
+
+def on_a_connection_of_its_own(work: Callable[[], object]) -> None:
+    """As a worker's thread has one: it gives it back."""
+    try:
+        work()
+    finally:
+        connections.close_all()
+
+
+def refuse(backend: Any, name: str, limit: int = 1) -> bool:
+    answer = enter(backend, name, limit=limit)
+    return isinstance(answer, Refused) and answer.why is Obstacle.FULL
 
 
 # --- the disk
@@ -97,10 +179,13 @@ def test_new_leases_and_revocations_wait_for_the_disk(backend, commits):
 def test_nothing_else_waits_for_the_disk(backend, commits):
     enter(backend, "first")
     assert commits() == ["off"]
-    refused = enter(backend, "b", limit=1)
-    assert isinstance(refused, Refused)
-    assert refused.why is Obstacle.FULL
+    assert refuse(backend, "b")
+    assert commits() == []
+    backend.offset = SECOND
+    assert refuse(backend, "b")  # and the clock is noted, once a second
     assert commits() == ["off"]
+    assert refuse(backend, "b")
+    assert commits() == []
     assert renew(backend, "first") is Standing.ALIVE
     assert commits() == ["off"]
     assert renew(backend, "b", limit=1) is Standing.LOST

@@ -159,6 +159,8 @@ def stopped_clock(backend: Any, monkeypatch: Any) -> Iterator[None]:
             "CREATE SCHEMA stopped; "
             "CREATE FUNCTION stopped.clock_timestamp() RETURNS timestamptz "
             "LANGUAGE sql AS $$ SELECT timestamptz '2026-11-26 12:00' $$; "
+            "CREATE FUNCTION stopped.statement_timestamp() RETURNS timestamptz "
+            "LANGUAGE sql STABLE AS $$ SELECT timestamptz '2026-11-26 12:00' $$; "
             "SET search_path TO stopped, pg_catalog, public"
         )
         yield

@@ -50,6 +50,8 @@ def bury(backend: Any, count: int) -> None:
                 "WHERE digest LIKE 'dead ___' LIMIT %s",
                 [count - copy * 1000],
             )
+        # As PostgreSQL does by itself, each minute: so many do not end in less.
+        cursor.execute("ANALYZE")
 
 
 def bury_in_redis(backend: Any, count: int) -> None:
@@ -81,15 +83,19 @@ def test_a_hundred_thousand_dead_sessions_slow_nothing_down(words, backend, caps
 
 @pytest.mark.parametrize("words", ["postgres"], indirect=True)
 def test_few_trips_to_postgresql_let_a_session_in(backend):
-    for name in "aba":  # a statement that a connection does not know takes one more
-        enter(backend, name, limit=9)
+    for limit in (
+        9,
+        9,
+        1,
+    ):  # a statement that a connection does not know takes one more
+        enter(backend, f"known {limit}", limit=limit)
+        enter(backend, "a", limit=9)
 
-    # BEGIN, lock, look, store, COMMIT
-    assert trips(backend, lambda: enter(backend, "c", limit=9)) == 5
-    # BEGIN, lock, look, spare the disk, COMMIT
-    assert trips(backend, lambda: enter(backend, "d", limit=1)) == 5
-    # BEGIN, lock, look, spare the disk, store, COMMIT
-    assert trips(backend, lambda: enter(backend, "a", limit=9)) == 6
+    # look, swap
+    assert trips(backend, lambda: enter(backend, "c", limit=9)) == 2
+    assert trips(backend, lambda: enter(backend, "a", limit=9)) == 2
+    # look
+    assert trips(backend, lambda: enter(backend, "d", limit=1)) == 1
 
 
 @pytest.mark.parametrize("words", ["postgres"], indirect=True)
