@@ -9,7 +9,7 @@ from django.utils.html import format_html
 
 from accounts import cells
 from accounts.models import AccountEvent
-from claudeproxy.list_page import ListAdmin
+from claudeproxy.list_page import ListAdmin, TimeFilter
 
 
 class NewStatusFilter(admin.ChoicesFieldListFilter):
@@ -18,19 +18,13 @@ class NewStatusFilter(admin.ChoicesFieldListFilter):
         self.title = "new status"
 
 
-class WhenFilter(admin.DateFieldListFilter):
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.title = "time"
-
-
 @admin.register(AccountEvent)
 class AccountEventAdmin(ListAdmin[AccountEvent]):
     list_display = ("when", "account_link", "previous", "badge", "reason", "actor")
     list_display_links = None
     list_filter = (
         ("to_status", NewStatusFilter),
-        ("at", WhenFilter),
+        ("at", TimeFilter),
         ("account", admin.RelatedOnlyFieldListFilter),
     )
     list_select_related = ("account",)

@@ -5,6 +5,7 @@ guesses at columns that no page shows. A search of very many words is more than 
 can parse.
 """
 
+from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
 from django import forms
@@ -16,9 +17,11 @@ from django.contrib.admin.views.main import (
 )
 from django.db.models import Model
 from django.http import HttpRequest
+from django.utils import timezone
 
 M = TypeVar("M", bound=Model)
 
+_DAY = timedelta(days=1)
 _LONGEST_SEARCH = 200
 # What Django's filters put into the address.
 _LOOKUPS = frozenset({"exact", "gte", "in", "isnull", "lt"})
@@ -57,6 +60,29 @@ class ListAdmin(admin.ModelAdmin[M]):
             and "\x00" not in value  # PostgreSQL cannot hold it
             and super().lookup_allowed(lookup, value, request)
         )
+
+
+class TimeFilter(admin.DateFieldListFilter):
+    """Days, up to now; a link may have any two times in its address."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.title = "time"
+        # Days before it are counted by the calendar, and so begin at midnight too.
+        # Where midnight comes twice, the day begins with the first one.
+        today = timezone.localtime().replace(
+            hour=0, minute=0, second=0, microsecond=0, fold=0
+        )
+        self.links = (
+            ("Any time", {}),
+            ("Today", self._since(today)),
+            ("Since yesterday", self._since(today - _DAY)),
+            ("Past 7 days", self._since(today - 7 * _DAY)),
+            ("Past 30 days", self._since(today - 30 * _DAY)),
+        )
+
+    def _since(self, at: datetime) -> dict[str, Any]:
+        return {self.lookup_kwarg_since: str(at)}
 
 
 def _name_of(list_filter: Any) -> str:

@@ -5,7 +5,6 @@ from it what there is to choose from.
 """
 
 from collections.abc import Iterator
-from datetime import datetime, timedelta
 from functools import cached_property
 from typing import Any
 from urllib.parse import urlencode
@@ -22,14 +21,13 @@ from django.urls import reverse
 from django.utils import timezone
 from django.utils.html import format_html
 
-from claudeproxy.list_page import ListAdmin
+from claudeproxy.list_page import ListAdmin, TimeFilter
 from usage import cells, pricing, request_log, story
 from usage.models import RequestRow
 from usage.outcome import EndReason
 
 # Nobody turns more pages than these; filters and the search go further back.
 _MOST_LISTED = 5000
-_DAY = timedelta(days=1)
 
 
 class SomePages(Paginator[RequestRow]):
@@ -117,29 +115,6 @@ class OrganizationFilter(admin.SimpleListFilter):
     ) -> QuerySet[RequestRow]:
         chosen = self.value()
         return queryset.filter(organization_uuid=chosen) if chosen else queryset
-
-
-class TimeFilter(admin.DateFieldListFilter):
-    """Days, up to now; a link may have any two times in its address."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.title = "time"
-        # Days before it are counted by the calendar, and so begin at midnight too.
-        # Where midnight comes twice, the day begins with the first one.
-        today = timezone.localtime().replace(
-            hour=0, minute=0, second=0, microsecond=0, fold=0
-        )
-        self.links = (
-            ("Any time", {}),
-            ("Today", self._since(today)),
-            ("Since yesterday", self._since(today - _DAY)),
-            ("Past 7 days", self._since(today - 7 * _DAY)),
-            ("Past 30 days", self._since(today - 30 * _DAY)),
-        )
-
-    def _since(self, at: datetime) -> dict[str, Any]:
-        return {self.lookup_kwarg_since: str(at)}
 
 
 class RequestList(ChangeList):

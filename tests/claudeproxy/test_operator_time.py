@@ -40,6 +40,7 @@ WINTER = datetime(2026, 10, 25, 1, 30, 15, tzinfo=UTC)
 INDEX = reverse("admin:index")
 ADD_KEY = reverse("admin:clients_clientkey_add")
 LOG = reverse("admin:usage_requestrow_changelist")
+EVENTS = reverse("admin:accounts_accountevent_changelist")
 
 
 @pytest.fixture
@@ -269,12 +270,14 @@ def test_today_begins_at_midnight_in_the_zone(admin_client: Client) -> None:
     assert found == ["req_today"]
 
 
+@pytest.mark.parametrize(("page", "name"), [(LOG, "started_at"), (EVENTS, "at")])
 @time_machine.travel(datetime(2026, 11, 1, 5, 30, tzinfo=UTC), tick=False)
 def test_today_begins_with_the_first_midnight_of_two(
-    settings: Any, admin_client: Client
+    settings: Any, admin_client: Client, page: str, name: str
 ) -> None:
     settings.OPERATOR_TIME_ZONE = ZoneInfo("America/Havana")
-    since = chosen_since(admin_client.get(LOG), "started_at")
+    make_account("ada")
+    since = chosen_since(admin_client.get(page), name)
     assert since["Today"] == "2026-11-01 00:00:00-04:00"
 
 
@@ -285,8 +288,7 @@ def test_today_among_events_begins_at_midnight_in_the_zone(
 ) -> None:
     make_account("ada")
     midnight = datetime(2026, 10, 25, tzinfo=BERLIN)
-    events = admin_client.get(reverse("admin:accounts_accountevent_changelist"))
-    assert chosen_since(events, "at")["Today"] == str(midnight)
+    assert chosen_since(admin_client.get(EVENTS), "at")["Today"] == str(midnight)
 
 
 # --- machines
