@@ -1,8 +1,9 @@
 """Sessions in the database: exact on SQLite and on PostgreSQL.
 
-Whoever changes a scope locks it first: its row on PostgreSQL, the whole database on
-SQLite. Only a session that comes in on PostgreSQL does without: it is stored if nobody
-has changed the scope since it was looked at, and locks it if somebody has.
+Whoever changes a session locks its scope first: a row on PostgreSQL, the whole database
+on SQLite. Only one that comes in on PostgreSQL does without: it is stored if nobody has
+changed the scope since it was looked at, and locks it if somebody has. Sessions that
+have ended are pruned without asking: they decide nothing.
 
 All times are PostgreSQL's own, so that machines need not agree on theirs; with SQLite
 there is only one machine. `dialects.py` knows how each is asked.
@@ -49,7 +50,10 @@ _CLOCK_NOTED_WITHIN = timedelta(seconds=1)
 
 
 class DatabaseBackend:
-    """The store that is always there: the gateway's own database."""
+    """The store that is always there: the gateway's own database.
+
+    Each call does its own transactions, and is in none of its caller's.
+    """
 
     def __init__(self, using: str = DEFAULT_DB_ALIAS) -> None:
         self._using = using
@@ -57,12 +61,20 @@ class DatabaseBackend:
 
     def acquire(self, entry: Entry) -> Answer:
         database = self._database
-        answer = None
         if database.can_swap_unlocked:
             # Nearly always nobody else is at the scope, and nobody has to be kept out.
             with self._translated():
                 answer = self._attempt(entry, database)
-        return answer or self._acquire_locked(entry, database)
+            if answer is not None:
+                return answer
+        with self._locked(entry.id.scope):
+            answer = self._attempt(entry, database, is_locked=True)
+            if answer is None:
+                # All other reasons ended with the lock.
+                raise StoreAwayError("the clock was set back in this very moment")
+            if isinstance(answer, Refused):
+                database.spare_disk()  # there is nothing that a crash must keep
+            return answer
 
     def renew(self, renewals: Sequence[Renewal]) -> list[Standing]:
         standings: dict[SessionId, Standing] = {}
@@ -109,17 +121,11 @@ class DatabaseBackend:
 
     def prune(self) -> int:
         with self._translated():
-            now = self._database.now(self.offset)
-            ended = self._rows().filter(
-                Q(blocked_until=None) | Q(blocked_until__lte=now),
-                Q(revoked_at=None) | Q(revoked_at__lte=now - REVOKED_KEPT),
-                expires_at__lte=now,
-            )
+            database = self._database
+            now = database.now(self.offset)
             pruned = 0
-            while keys := list(ended.values_list("pk", flat=True)[:_PRUNED_AT_ONCE]):
-                # Asked again: one of them may be alive by now.
-                deleted, _ = ended.filter(pk__in=keys).delete()
-                pruned += deleted
+            while count := database.prune(now, now - REVOKED_KEPT, _PRUNED_AT_ONCE):
+                pruned += count
             return pruned
 
     def close(self) -> None:
@@ -127,8 +133,13 @@ class DatabaseBackend:
 
     # --- letting in
 
-    def _attempt(self, entry: Entry, database: Dialect) -> Answer | None:
-        """Look, decide, and store if all is still as it was seen; None: it is not."""
+    def _attempt(
+        self, entry: Entry, database: Dialect, *, is_locked: bool = False
+    ) -> Answer | None:
+        """Look, decide, and store if all is still as it was seen.
+
+        None: it is not, or the clock has to be noted, for which it takes the lock.
+        """
         sight = database.look(entry.id, entry.limit, self.offset)
         if sight is None or sight.now < sight.last:
             return None  # the scope is new, or the clock was set back
@@ -139,25 +150,16 @@ class DatabaseBackend:
         full_until = statements.read_time(connection, sight.full_until)
         refused = _refusal(entry, row, full_until, now)
         if refused:
-            return refused if now - sight.last < _CLOCK_NOTED_WITHIN else None
+            is_noted = is_locked or now - sight.last < _CLOCK_NOTED_WITHIN
+            return refused if is_noted else None
         is_new = row.expires_at <= now
         if is_new:
             _begin(row, now)
         row.expires_at = max(row.expires_at, now + entry.ttl)
         _note(row, entry, now)
-        values = statements.values_of(row)
         # A crash may undo what is only prolonged.
-        is_stored = database.swap(sight, row.scope, values, is_durable=is_new)
+        is_stored = database.swap(sight, row, is_durable=is_new)
         return Entered(row.generation) if is_stored else None
-
-    def _acquire_locked(self, entry: Entry, database: Dialect) -> Answer:
-        with self._locked(entry.id.scope):
-            answer = self._attempt(entry, database)
-            if answer is None:
-                raise StoreAwayError("the clock was set back just now")
-            if isinstance(answer, Refused):
-                database.spare_disk()  # there is nothing that a crash must keep
-            return answer
 
     # --- the lock and the clock
 

@@ -13,13 +13,14 @@ from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
-from django.db import transaction
+from django.db import NotSupportedError, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.base.operations import BaseDatabaseOperations
 from django.utils import timezone
 
 from sessions_limit.backends import statements
 from sessions_limit.keys import SessionId
+from sessions_limit.models import ClientSession
 
 Rows: TypeAlias = list[tuple[Any, ...]]
 
@@ -39,7 +40,7 @@ class Sight(NamedTuple):
 
     last: datetime  # the time that the scope saw last
     now: datetime
-    version: str  # another one as soon as anybody has changed a session of the scope
+    version: str  # another one as soon as anybody has changed what decides here
     full_until: Any  # as the database has it, for `statements` to read
     remembered: tuple[Any, ...]
 
@@ -63,10 +64,11 @@ class Dialect(Protocol):
     def look(self, session: SessionId, limit: int, offset: timedelta) -> Sight | None:
         """See what decides whether a session may get in; None if the scope is new."""
 
-    def swap(
-        self, sight: Sight, scope: str, values: Sequence[Any], *, is_durable: bool
-    ) -> bool:
+    def swap(self, sight: Sight, session: ClientSession, *, is_durable: bool) -> bool:
         """Store a session and set the clock, if all is still as it was seen."""
+
+    def prune(self, now: datetime, news_since: datetime, at_most: int) -> int:
+        """Forget some sessions that have ended and return how many; waits for none."""
 
     def now(self, offset: timedelta) -> datetime:
         """Tell the time."""
@@ -89,7 +91,8 @@ class Postgres:
 
     can_swap_unlocked = True
 
-    # When the statement came: no later than what it sees.
+    # The same throughout a statement. Not `clock_timestamp()`, which moves on: no index
+    # can be asked for it.
     _NOW = "statement_timestamp() + %s"
     # Who holds the row's lock may be a machine that was frozen: PostgreSQL would wait
     # for it without end.
@@ -116,8 +119,9 @@ class Postgres:
         VALUES (%s, clock_timestamp() + %s)
         ON CONFLICT (name) DO NOTHING
     """
-    # A row gets another xmin whenever it is changed, and who changes a session changes
-    # the row of its scope too.
+    # A row gets another xmin whenever it is changed, and who changes what decides here
+    # changes the row of the scope too. Parameters: those of the time, of `full_until`,
+    # of `JOIN`, and the scope.
     _LOOK = f"""
         SELECT scope.clock_at, {_NOW}, scope.xmin::text,
             ({{full_until}}), {statements.REMEMBERED}
@@ -125,7 +129,7 @@ class Postgres:
         WHERE scope.name = %s
     """  # noqa: S608  # no values in it
     # A transaction by itself. It waits for nobody who has the lock of the scope: what
-    # was seen is about to change. The bound is for who is pruning this very session.
+    # was seen is about to change. The bound is for who has the session alone.
     _SWAP = f"""
         WITH setting AS MATERIALIZED (
             {_BOUND}, set_config('synchronous_commit', coalesce(
@@ -144,10 +148,18 @@ class Postgres:
         )
         {statements.store_if("swapped")}
     """  # noqa: S608  # no values in it
+    # One statement, so that no machine can be frozen while it has these rows. Who is
+    # locked by somebody else may be coming back.
+    _PRUNE = f"""
+        {statements.DELETE}
+        WHERE id = ANY(ARRAY({statements.ENDED} FOR UPDATE SKIP LOCKED))
+    """
 
     def __init__(self, connection: BaseDatabaseWrapper, longest_wait: timedelta):
         self._connection = connection
-        self._lock_timeout = f"{longest_wait // _MILLISECOND}ms"
+        # Each wait counts by itself, and who queues for a row waits twice: to be the
+        # next, and for who has it.
+        self._lock_timeout = f"{longest_wait // 2 // _MILLISECOND}ms"
 
     def transaction(self) -> AbstractContextManager[Any]:
         return transaction.atomic(using=self._connection.alias)
@@ -166,17 +178,21 @@ class Postgres:
         scope, digest = session
         full_until = statements.full_until(limit, now=self._NOW)
         question = self._LOOK.format(full_until=full_until)
-        told = (offset, scope, offset, scope, digest, scope)
+        told = (offset, *(scope, offset), *(scope, digest), scope)
         for last, now, version, until, *remembered in self.execute(question, *told):
             return Sight(last, now, version, until, tuple(remembered))
         return None
 
-    def swap(
-        self, sight: Sight, scope: str, values: Sequence[Any], *, is_durable: bool
-    ) -> bool:
+    def swap(self, sight: Sight, session: ClientSession, *, is_durable: bool) -> bool:
         commit = None if is_durable else "off"
-        told = (self._lock_timeout, commit, scope, sight.version, sight.now)
-        return bool(self.execute(self._SWAP, *told, *values))
+        told = (self._lock_timeout, commit, session.scope, sight.version, sight.now)
+        return bool(self.execute(self._SWAP, *told, *statements.values_of(session)))
+
+    def prune(self, now: datetime, news_since: datetime, at_most: int) -> int:
+        with self._cursor() as cursor:
+            told = (now, now, news_since, at_most)
+            cursor.execute(self._PRUNE, told, prepare=False)
+            return int(cursor.rowcount)
 
     def now(self, offset: timedelta) -> datetime:
         now: datetime
@@ -191,9 +207,16 @@ class Postgres:
             return list(cursor.fetchall())
 
     def execute(self, statement: str, *values: Any) -> Rows:
-        with self._cursor() as cursor:
-            cursor.execute(statement, _adapted(values, self._connection), prepare=True)
-            return [] if cursor.rownumber is None else cursor.fetchall()
+        try:
+            with self._cursor() as cursor:
+                told = _adapted(values, self._connection)
+                cursor.execute(statement, told, prepare=True)
+                return [] if cursor.rownumber is None else cursor.fetchall()
+        except NotSupportedError:
+            # A migration has changed the type of a column, and what was prepared before
+            # is refused for as long as there is this connection.
+            self._connection.connection.close()
+            raise
 
     def execute_many(self, statement: str, rows: Sequence[Sequence[Any]]) -> None:
         with self._cursor() as cursor:
@@ -238,6 +261,7 @@ class SQLite:
         SELECT ({{full_until}}), {statements.REMEMBERED}
         FROM (SELECT 1) AS always {statements.JOIN}
     """  # noqa: S608  # no values in it
+    _PRUNE = f"{statements.DELETE} WHERE id IN ({statements.ENDED})"
 
     def __init__(self, connection: BaseDatabaseWrapper, longest_wait: timedelta):
         self._connection = connection
@@ -266,11 +290,16 @@ class SQLite:
         [(until, *remembered)] = self.ask(question, scope, now, scope, digest)
         return Sight(now, now, "", until, tuple(remembered))
 
-    def swap(
-        self, sight: Sight, scope: str, values: Sequence[Any], *, is_durable: bool
-    ) -> bool:
-        self.execute(statements.STORE, *values)  # who has the lock is alone
+    def swap(self, sight: Sight, session: ClientSession, *, is_durable: bool) -> bool:
+        # Who has the lock is alone.
+        self.execute(statements.STORE, *statements.values_of(session))
         return True
+
+    def prune(self, now: datetime, news_since: datetime, at_most: int) -> int:
+        with self._connection.cursor() as cursor:
+            told = [now, now, news_since, at_most]
+            cursor.execute(self._PRUNE, _adapted(told, self._connection))
+            return int(cursor.rowcount)
 
     def now(self, offset: timedelta) -> datetime:
         return timezone.now() + offset

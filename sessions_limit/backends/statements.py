@@ -59,13 +59,25 @@ def full_until(limit: int, now: str = "%s") -> str:
     """Ask when the first session ends, if as many are alive as may be.
 
     Where the limit was lowered more than one has to end, so it is counted from the
-    last. The limit is written out, for the planner to know that it means few rows.
-    Parameters: scope, and those of *now*.
+    last. Parameters: scope, and those of *now*.
+
+    The limit is written out, for the planner to know that it means few rows. So each is
+    a statement of its own, of which psycopg keeps the plans of a hundred.
     """
     return f"""
         SELECT expires_at FROM {_TABLE} WHERE scope = %s AND expires_at > {now}
         ORDER BY expires_at DESC LIMIT 1 OFFSET {limit - 1:d}
     """  # noqa: S608  # names of ours, and a number
+
+
+# Which have ended, and are no news: now, now, since when it is news, how many.
+ENDED = f"""
+    SELECT id FROM {_TABLE}
+    WHERE expires_at <= %s AND (blocked_until IS NULL OR blocked_until <= %s)
+        AND (revoked_at IS NULL OR revoked_at <= %s)
+    LIMIT %s
+"""  # noqa: S608  # names of ours
+DELETE = f"DELETE FROM {_TABLE}"  # noqa: S608  # a name of ours
 
 
 def read_time(connection: BaseDatabaseWrapper, value: Any) -> datetime | None:

@@ -2,14 +2,22 @@
 
 import threading
 from collections.abc import Callable, Iterator
+from datetime import timedelta
+from time import perf_counter
 from typing import Any
 
 import psycopg
 import pytest
 from django.db import connections
 
-from sessions_limit.backends import dialects
-from sessions_limit.backends.base import Entered, Obstacle, Refused, Standing
+from sessions_limit.backends import database, dialects
+from sessions_limit.backends.base import (
+    Entered,
+    Obstacle,
+    Refused,
+    Standing,
+    StoreAwayError,
+)
 from sessions_limit.models import SessionScope
 from tests.end_to_end import waiting
 from tests.sessions_limit.stores import (
@@ -63,7 +71,10 @@ def is_somebody_waiting(connection: Any) -> bool:
 
 @pytest.fixture
 def meanwhile(monkeypatch: Any) -> Any:
-    """Makes something happen once, after the next session was looked at."""
+    """Makes something happen once, after the next session was looked at.
+
+    No test could be there in time but from within.
+    """
     happenings: list[Callable[[], object]] = []
     swap = dialects.Postgres.swap
 
@@ -116,6 +127,21 @@ def test_a_session_that_was_forgotten_in_between_comes_in(backend, meanwhile):
 
     assert enter(backend, "a") == Entered(0)
     assert alive(backend) == ["a"]
+
+
+@pytest.mark.parametrize("pause", [timedelta(), 2 * SECOND])
+def test_who_is_refused_under_the_lock_is_refused(backend, monkeypatch, pause):
+    enter(backend, "first", limit=1)
+    backend.offset = 2 * SECOND
+    lock = dialects.Postgres.lock
+
+    def lock_and_pause(*args: Any) -> Any:
+        times = lock(*args)
+        backend.offset += pause
+        return times
+
+    monkeypatch.setattr(dialects.Postgres, "lock", lock_and_pause)
+    assert refuse(backend, "b")
 
 
 def run_apart(work: Callable[[], object]) -> None:
@@ -192,7 +218,86 @@ def test_nothing_else_waits_for_the_disk(backend, commits):
     assert commits() == ["off"]
 
 
+# --- locks that are not given back
+
+
+@pytest.fixture
+def frozen(words: Any, backend: Any) -> Iterator[Any]:
+    """The connection of a machine that has begun a transaction, and does not end it."""
+    enter(backend, "a")
+    with psycopg.connect(words["database"]) as connection:
+        yield connection
+        connection.rollback()
+
+
+def test_nobody_hangs_on_a_session_that_somebody_else_has(backend, frozen, brief):
+    frozen.execute("DELETE FROM sessions_limit_clientsession")
+
+    with pytest.raises(StoreAwayError):
+        enter(backend, "a")
+    assert enter(backend, "b") == Entered(0)
+
+
+def test_who_has_to_queue_waits_no_longer(backend, frozen, brief):
+    frozen.execute("SELECT FROM sessions_limit_sessionscope FOR UPDATE")
+    waits: list[float] = []
+
+    def wait() -> None:
+        began = perf_counter()
+        with pytest.raises(StoreAwayError):
+            enter(backend, "a")
+        waits.append(perf_counter() - began)
+
+    threads = [
+        threading.Thread(target=on_a_connection_of_its_own, args=(wait,))
+        for _ in range(3)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+
+    assert len(waits) == 3
+    assert max(waits) < 1.5 * brief.total_seconds()
+
+
+def test_pruning_waits_for_nobody(backend, frozen):
+    enter(backend, "b")
+    backend.offset = TTL
+    frozen.execute(
+        "SELECT FROM sessions_limit_clientsession WHERE digest = %s FOR UPDATE",
+        [session_id("a").digest],
+    )
+
+    assert backend.prune() == 1
+    frozen.rollback()
+    assert backend.prune() == 1
+
+
+@pytest.fixture
+def brief(monkeypatch: Any) -> timedelta:
+    """A patience that is not for long."""
+    monkeypatch.setattr(database, "_LONGEST_WAIT", SECOND)
+    return SECOND
+
+
 # --- the connection
+
+
+def test_after_a_migration_a_connection_is_replaced(words, backend):
+    change = "ALTER TABLE sessions_limit_clientsession ALTER generation TYPE "
+    for _ in range(2):
+        enter(backend, "a")
+    with psycopg.connect(words["database"], autocommit=True) as migration:
+        migration.execute(f"{change} bigint".encode())
+        try:
+            with pytest.raises(StoreAwayError):
+                enter(backend, "a")
+            for _ in range(10):  # which the pool gives out in turn
+                connections[backend._using].close()  # as each unit of work does
+                assert enter(backend, "a") == Entered(0)
+        finally:
+            migration.execute(f"{change} integer".encode())
 
 
 def test_what_django_asks_is_not_kept_to_be_prepared(backend):

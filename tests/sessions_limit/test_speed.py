@@ -83,13 +83,9 @@ def test_a_hundred_thousand_dead_sessions_slow_nothing_down(words, backend, caps
 
 @pytest.mark.parametrize("words", ["postgres"], indirect=True)
 def test_few_trips_to_postgresql_let_a_session_in(backend):
-    for limit in (
-        9,
-        9,
-        1,
-    ):  # a statement that a connection does not know takes one more
-        enter(backend, f"known {limit}", limit=limit)
-        enter(backend, "a", limit=9)
+    # A statement that the connection does not know takes one more.
+    for name, limit in [("a", 9), ("b", 9), ("a", 9), ("d", 1)]:
+        enter(backend, name, limit=limit)
 
     # look, swap
     assert trips(backend, lambda: enter(backend, "c", limit=9)) == 2
