@@ -135,11 +135,14 @@ class Cluster:
 
 
 def are_gone(processes: set[psutil.Process]) -> bool:
-    return not any(
-        process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-        for process in processes
-        if psutil.pid_exists(process.pid)
-    )
+    return not any(map(_is_running, processes))
+
+
+def _is_running(process: psutil.Process) -> bool:
+    try:
+        return bool(process.is_running()) and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:  # gone between the two questions
+        return False
 
 
 @contextlib.contextmanager
